@@ -1,0 +1,109 @@
+//! The access tokens we issue and accept (RFC 9068).
+
+use crate::claims;
+use crate::digest::{base64url, of_fields};
+use crate::json;
+use crate::jwk::KeySet;
+use crate::jws::{self, Algorithm, Fault, HeaderRules};
+use crate::names;
+use crate::signing::SigningKey;
+use serde_json::json;
+
+/// Algorithms we sign with, hence the only ones accepted.
+const ALGORITHMS: &[Algorithm] = &[Algorithm::EdDSA, Algorithm::ES256];
+
+/// What goes into a new token.
+pub struct Grant<'a> {
+    /// Our issuer identifier.
+    pub issuer: &'a str,
+    /// The one resource the token opens.
+    pub resource: &'a str,
+    /// Identity provider that vouched for the user.
+    pub subject_issuer: &'a str,
+    /// The user there.
+    pub subject: &'a str,
+    /// The client that redeemed the grant.
+    pub client_id: &'a str,
+    /// Granted scope, space-separated; empty for none.
+    pub scope: &'a str,
+    /// Unique identifier: 128 random bits.
+    pub jti: &'a str,
+    /// Now, in seconds since the epoch.
+    pub now: u64,
+    /// Life in seconds.
+    pub lifetime: u64,
+}
+
+/// Signs an access token for `grant` (RFC 9068 §2).
+pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
+    let mut claims = json!({
+        "iss": grant.issuer,
+        "aud": grant.resource,
+        "sub": pairwise_subject(grant.subject_issuer, grant.subject),
+        "client_id": grant.client_id,
+        "iat": grant.now,
+        "exp": grant.now.saturating_add(grant.lifetime),
+        "jti": grant.jti,
+    });
+    if let (Some(claims), false) = (claims.as_object_mut(), grant.scope.is_empty()) {
+        claims.insert("scope".into(), grant.scope.into());
+    }
+    key.sign(names::TYP_ACCESS_TOKEN, &claims)
+}
+
+/// An access token of ours that is good for one resource now. Only [`verify`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    /// Our name for the user.
+    pub subject: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Granted scope, space-separated; empty for none.
+    pub scope: String,
+    /// Seconds since the epoch.
+    pub expires_at: u64,
+}
+
+/// Verifies `token` for `resource` (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`,
+/// `aud` equal to this resource and no other, `exp`, `nbf`.
+///
+/// `now` and `skew` in seconds. Does *not* check scope, revocation or proof of possession.
+pub fn verify(
+    token: &[u8],
+    keys: &KeySet,
+    issuer: &str,
+    resource: &str,
+    now: u64,
+    skew: u64,
+) -> Result<AccessToken, Fault> {
+    let rules = HeaderRules {
+        typ: |typ| typ.is_some_and(|typ| jws::is_media_type(typ, names::TYP_ACCESS_TOKEN)),
+        algorithms: ALGORITHMS,
+        forbid_keys: true,
+    };
+    let jws = jws::parse(token, &rules)?;
+    // Every token of ours has a `kid`; without one this is not ours.
+    if jws.kid.is_none() {
+        return Err(Fault::KeyUnknown);
+    }
+    keys.verify(&jws)?;
+    let claims = &jws.claims;
+    if claims::identifier(claims, "iss")? != issuer {
+        return Err(Fault::Issuer);
+    }
+    claims::sole_audience(claims, resource)?;
+    let (_, expires_at) = claims::times(claims, now, skew)?;
+    let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
+    Ok(AccessToken {
+        subject: claims::identifier(claims, "sub")?.to_owned(),
+        client_id: claims::identifier(claims, "client_id")?.to_owned(),
+        scope: scope.unwrap_or_default().to_owned(),
+        expires_at,
+    })
+}
+
+/// A stable name for (issuer, subject) that two identity providers cannot make collide and that
+/// does not tell the backend who it is.
+fn pairwise_subject(issuer: &str, subject: &str) -> String {
+    base64url(&of_fields(&[b"sub", issuer.as_bytes(), subject.as_bytes()]))
+}

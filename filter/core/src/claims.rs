@@ -1,0 +1,57 @@
+//! Claim checks that every JWT profile shares (RFC 7519 §4.1).
+
+use crate::json;
+use crate::jws::Fault;
+use serde_json::{Map, Value};
+
+/// Longest `sub`, `client_id` or `jti` taken.
+const MAX_IDENTIFIER: usize = 256;
+
+/// The claim `name`: present, a non-empty string of at most 256 bytes without control characters.
+/// It becomes a key and a log field.
+pub fn identifier<'a>(
+    claims: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<&'a str, Fault> {
+    let text = json::string(claims, name).map_err(|_| Fault::ClaimType(name))?;
+    let text = text.filter(|text| !text.is_empty()).ok_or(Fault::Missing(name))?;
+    if text.len() > MAX_IDENTIFIER || text.chars().any(char::is_control) {
+        return Err(Fault::ClaimType(name));
+    }
+    Ok(text)
+}
+
+/// The `exp`, `nbf`, `iat` of a token at `now` (seconds since the epoch), with `skew` seconds of
+/// grace. `exp` and `iat` must be there.
+///
+/// Returns `(iat, exp)`.
+pub fn times(claims: &Map<String, Value>, now: u64, skew: u64) -> Result<(u64, u64), Fault> {
+    let time = |name| json::seconds(claims, name).map_err(|_| Fault::ClaimType(name));
+    let exp = time("exp")?.ok_or(Fault::Missing("exp"))?;
+    let iat = time("iat")?.ok_or(Fault::Missing("iat"))?;
+    let nbf = time("nbf")?;
+    if now >= exp.saturating_add(skew) {
+        return Err(Fault::Expired);
+    }
+    if nbf.is_some_and(|nbf| nbf > now.saturating_add(skew)) {
+        return Err(Fault::NotYetValid);
+    }
+    if iat > now.saturating_add(skew) {
+        return Err(Fault::IssuedInFuture);
+    }
+    if exp <= iat {
+        return Err(Fault::Lifetime);
+    }
+    Ok((iat, exp))
+}
+
+/// `aud` is `expected`, as a string or an array of exactly that string. No prefix, no case, no
+/// slash is forgiven.
+pub fn sole_audience(claims: &Map<String, Value>, expected: &str) -> Result<(), Fault> {
+    let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
+    match audiences.as_deref() {
+        None => Err(Fault::Missing("aud")),
+        Some([only]) if *only == expected => Ok(()),
+        Some(_) => Err(Fault::Audience),
+    }
+}

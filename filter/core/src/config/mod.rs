@@ -1,0 +1,229 @@
+//! The configuration as the request path uses it: checked, resolved, nothing left to doubt.
+
+mod build;
+mod document;
+mod raw;
+
+pub use raw::AssertionAudience;
+
+use crate::digest::{Key, of_fields};
+use crate::http::Url;
+use crate::jwk::KeySet;
+use crate::jws::Algorithm;
+use crate::seal::Seal;
+use crate::secret::Secret;
+use crate::signing::SigningKey;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Everything one plugin configuration says.
+pub struct Config {
+    /// Jagway as Resource AS, if there is a resource to accept for.
+    pub authorization_server: Option<AuthorizationServer>,
+    /// The resources, each under its own URL.
+    pub resources: Vec<Rc<Resource>>,
+    /// What to tell the operator although it is allowed.
+    pub warnings: Vec<String>,
+    /// Seals what workers share.
+    pub seal: Seal,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field, as a path: `resources[0].upgrade.scopes`.
+    pub path: String,
+    /// What is wrong with it. Never has a secret in it.
+    pub problem: String,
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration. `env` looks up a variable; secrets come from there.
+    ///
+    /// Does *not* check that the Envoy clusters exist: Envoy may load them later.
+    pub fn parse(
+        document: &[u8],
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        build::config(document, env)
+    }
+}
+
+/// An authorization server that Jagway calls: an identity provider or a Resource AS.
+#[derive(Debug)]
+pub struct Party {
+    /// Its issuer identifier.
+    pub issuer: Url,
+    /// The Envoy cluster that reaches it.
+    pub cluster: String,
+    /// Its token endpoint, if not to be discovered.
+    pub token_endpoint: Option<Url>,
+    /// Its key set, if not to be discovered.
+    pub jwks_uri: Option<Url>,
+    /// Whether endpoints may be plain `http`.
+    pub allow_http: bool,
+}
+
+impl Party {
+    /// The key under which `kind` of document of this party is shared.
+    pub fn document_key(&self, kind: &str) -> Key {
+        let text = |url: &Option<Url>| url.as_ref().map_or("", Url::as_str).to_owned();
+        of_fields(&[
+            kind.as_bytes(),
+            self.issuer.as_str().as_bytes(),
+            self.cluster.as_bytes(),
+            text(&self.jwks_uri).as_bytes(),
+            &[u8::from(self.allow_http)],
+        ])
+    }
+}
+
+/// A trusted issuer of ID-JAGs and ID Tokens.
+#[derive(Debug)]
+pub struct IdentityProvider {
+    /// How to reach it.
+    pub party: Rc<Party>,
+    /// Signature algorithms accepted from it.
+    pub algorithms: Vec<Algorithm>,
+    /// Longest life of an ID-JAG of its, in seconds.
+    pub max_id_jag_lifetime: u64,
+    /// Our registration there.
+    pub client: Option<Rc<Client>>,
+}
+
+/// Our registration at an authorization server.
+#[derive(Debug)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// How we authenticate.
+    pub credential: ClientCredential,
+}
+
+/// How we authenticate at a token endpoint.
+#[derive(Debug)]
+pub enum ClientCredential {
+    /// `client_secret_basic`.
+    Secret(Secret),
+    /// `private_key_jwt`.
+    PrivateKey {
+        /// The key registered there.
+        key: Box<SigningKey>,
+        /// Whom the assertion is addressed to.
+        audience: AssertionAudience,
+    },
+}
+
+/// Jagway as Resource AS.
+pub struct AuthorizationServer {
+    /// Our issuer identifier.
+    pub issuer: Url,
+    /// The token endpoint's URL.
+    pub token_endpoint: Url,
+    /// The key set's URL.
+    pub jwks_uri: Url,
+    /// Our keys; the first one signs.
+    pub signing_key: SigningKey,
+    /// The public halves of all our keys, as published.
+    pub published_keys: serde_json::Value,
+    /// The same, for verifying.
+    pub keys: KeySet,
+    /// Life of an access token, in seconds.
+    pub access_token_lifetime: u64,
+    /// Clock skew allowed, in seconds.
+    pub skew: u64,
+    /// Trusted issuers of ID-JAGs: those that may speak for at least one client.
+    pub identity_providers: Vec<Rc<IdentityProvider>>,
+    /// Whether to publish an authorization endpoint that always refuses.
+    pub compat_authorization_endpoint: bool,
+    /// Requests a minute from one source and of one client, per worker; `None`: no limit.
+    pub per_source_per_minute: Option<u32>,
+    /// See `per_source_per_minute`.
+    pub per_client_per_minute: Option<u32>,
+    /// Clients by `client_id`.
+    pub clients: BTreeMap<String, RegisteredClient>,
+}
+
+/// A client registered at our Resource AS.
+pub struct RegisteredClient {
+    /// SHA-256 of its secret.
+    pub secret_sha256: Key,
+    /// The identity providers that may speak for it.
+    pub identity_providers: Vec<Rc<IdentityProvider>>,
+}
+
+/// One MCP server.
+pub struct Resource {
+    /// Its resource identifier (RFC 9728).
+    pub resource: Url,
+    /// Where clients reach it through this proxy.
+    pub url: Url,
+    /// What Jagway does for it.
+    pub kind: Kind,
+}
+
+/// Which gap Jagway closes for a resource.
+pub enum Kind {
+    /// Its authorization server wants ID-JAGs; the callers have none.
+    Upgrade(Rc<Upgrade>),
+    /// It knows nothing of EMA.
+    Accept(Accept),
+}
+
+/// How callers of a resource are upgraded.
+pub struct Upgrade {
+    /// Resource identifier of the MCP server.
+    pub resource: Url,
+    /// Who issues the ID-JAG.
+    pub identity_provider: Rc<IdentityProvider>,
+    /// Our registration there.
+    pub idp_client: Rc<Client>,
+    /// Who redeems it.
+    pub resource_as: Rc<Party>,
+    /// Our registration there.
+    pub resource_as_client: Rc<Client>,
+    /// Scope to ask for.
+    pub scope: String,
+    /// Who may call.
+    pub callers: Vec<Caller>,
+    /// Longest time an access token is used without asking the identity provider again, seconds.
+    pub max_token_age: u64,
+}
+
+/// Who may call a resource that is upgraded, and as whom.
+#[derive(Debug)]
+pub enum Caller {
+    /// The bearer of an ID Token of the identity provider, issued to our client: as that user.
+    IdToken,
+    /// The holder of an API key: as the user that the operator bound it to.
+    ApiKey {
+        /// Header that carries the key.
+        header: String,
+        /// SHA-256 of the key.
+        sha256: Key,
+        /// The bound user's refresh token.
+        refresh_token: Secret,
+    },
+}
+
+/// How a resource that knows nothing of EMA is fronted.
+pub struct Accept {
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Scopes that may be granted.
+    pub scopes: Vec<String>,
+    /// Scopes granted if the ID-JAG has none.
+    pub default_scopes: Vec<String>,
+    /// Browser origins allowed besides the resource's own.
+    pub allowed_origins: Vec<String>,
+    /// Header that carries the backend's credential.
+    pub credential_header: String,
+    /// That credential.
+    pub credential: Secret,
+}

@@ -1,0 +1,72 @@
+//! SHA-256 over length-prefixed fields: names for things whose parts must not run into each other.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+/// A SHA-256 digest used as a key. Raw credentials never become keys; their digests do.
+pub type Key = [u8; 32];
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Key {
+    Sha256::digest(bytes).into()
+}
+
+/// SHA-256 over all `fields`, each preceded by its length, so that `["ab", "c"]` and `["a", "bc"]`
+/// differ.
+pub fn of_fields(fields: &[&[u8]]) -> Key {
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.finalize().into()
+}
+
+/// `bytes` as base64url without padding.
+pub fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// `key` as lower-case hexadecimal.
+pub fn hex(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest that 64 hexadecimal digits spell, in either case.
+pub fn from_hex(text: &str) -> Option<Key> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .map(|digit| (digit as char).to_digit(16).map(|value| value as u8))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .filter_map(|pair| match pair {
+            [high, low] => Some(high << 4 | low),
+            _ => None,
+        })
+        .collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        assert_ne!(of_fields(&[b"ab", b"c"]), of_fields(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn hexadecimal_is_read_back_and_nothing_else_is() {
+        let key = sha256(b"x");
+
+        assert_eq!(from_hex(&hex(&key)), Some(key));
+        assert_eq!(from_hex("zz"), None);
+        assert_eq!(from_hex(&"a".repeat(63)), None);
+        assert_eq!(from_hex(&"ä".repeat(32)), None);
+    }
+}

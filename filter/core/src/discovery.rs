@@ -1,0 +1,122 @@
+//! Reading other servers' metadata and key sets (RFC 8414 §3, OpenID Connect Discovery §4, RFC 7517).
+
+use crate::config::Party;
+use crate::flow::Ctx;
+use crate::http::{Answer, Callout, MAX_ANSWER, Url};
+use crate::job::{JobError, Value};
+use crate::json;
+use crate::jwk::KeySet;
+use crate::names;
+use crate::site::Site;
+use std::rc::Rc;
+
+/// How long a document that can no longer be fetched anew keeps serving, in seconds.
+const MAX_STALE: u64 = 24 * 3600;
+/// How long metadata counts as fresh, in seconds.
+const METADATA_FRESH: u64 = 3600;
+/// How long a key set counts as fresh if its issuer does not say, in seconds.
+const KEYS_FRESH: u64 = 300;
+
+/// Where an authorization server's endpoints are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// `token_endpoint`.
+    pub token_endpoint: Option<Url>,
+    /// `jwks_uri`.
+    pub jwks_uri: Option<Url>,
+}
+
+impl Metadata {
+    /// Reads a metadata document of `party`.
+    ///
+    /// Its `issuer` must be the configured one (RFC 8414 §3.3). An endpoint on another host than
+    /// the issuer's is left out: the configured cluster reaches that host and no other, so such an
+    /// endpoint has to be configured.
+    pub fn parse(party: &Party, body: &[u8]) -> Option<Self> {
+        let document = json::object(body)?;
+        let text = |name| json::string(&document, name).ok().flatten();
+        if text("issuer") != Some(party.issuer.as_str()) {
+            return None;
+        }
+        let endpoint = |name| {
+            let url = Url::parse(text(name)?)?;
+            let same_host = url.origin() == party.issuer.origin();
+            (same_host && (url.is_https() || party.allow_http)).then_some(url)
+        };
+        Some(Self { token_endpoint: endpoint("token_endpoint"), jwks_uri: endpoint("jwks_uri") })
+    }
+}
+
+/// Fetches the metadata of `party`: the RFC 8414 form, then the OpenID Connect form.
+pub async fn fetch_metadata(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Value, JobError> {
+    let issuer = party.issuer.as_str().trim_end_matches('/');
+    let urls = [
+        Some(party.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER)),
+        Url::parse(&format!("{issuer}{}", names::WELL_KNOWN_OPENID)),
+    ];
+    let mut error = JobError::Unavailable;
+    for url in urls.into_iter().flatten() {
+        match get(&ctx, &party, &url).await {
+            Ok(answer) if Metadata::parse(&party, &answer.body).is_some() => {
+                return Ok(value(ctx.now(), answer.body, METADATA_FRESH));
+            }
+            Ok(_) => {
+                let issuer = party.issuer.as_str();
+                site.warn(format!("metadata at {url:?} is not the metadata of {issuer}"));
+                error = JobError::BadAnswer;
+            }
+            Err(failed) => error = failed,
+        }
+    }
+    site.warn(format!("no metadata of {:?}: {error:?}", party.issuer));
+    Err(error)
+}
+
+/// Fetches the key set of `party`.
+pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Value, JobError> {
+    let url = match &party.jwks_uri {
+        Some(url) => url.clone(),
+        None => match site.metadata(&ctx, &party).await?.jwks_uri.clone() {
+            Some(url) => url,
+            None => {
+                site.warn(format!("{:?} names no jwks_uri on its own host", party.issuer));
+                return Err(JobError::BadAnswer);
+            }
+        },
+    };
+    let answer = get(&ctx, &party, &url).await?;
+    if KeySet::parse(&answer.body).is_none() {
+        site.warn(format!("no key set at {url:?}"));
+        return Err(JobError::BadAnswer);
+    }
+    let fresh = max_age(&answer).unwrap_or(KEYS_FRESH).clamp(60, MAX_STALE);
+    Ok(value(ctx.now(), answer.body, fresh))
+}
+
+/// A GET that is tried once more if nothing came back. Redirects are not followed.
+async fn get(ctx: &Ctx, party: &Party, url: &Url) -> Result<Answer, JobError> {
+    let callout = Callout::get_json(&party.cluster, url);
+    let answer = match ctx.call(callout.clone()).await {
+        Ok(answer) => answer,
+        Err(_) => ctx.call(callout).await.map_err(|_| JobError::Unavailable)?,
+    };
+    match answer.status {
+        200 if answer.body.len() <= MAX_ANSWER => Ok(answer),
+        status if status >= 500 || status == 429 => Err(JobError::Unavailable),
+        _ => Err(JobError::BadAnswer),
+    }
+}
+
+fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {
+    Value {
+        data,
+        made_at: now,
+        refresh_at: now.saturating_add(fresh),
+        usable_until: now.saturating_add(MAX_STALE.max(fresh)),
+    }
+}
+
+fn max_age(answer: &Answer) -> Option<u64> {
+    let header = answer.headers.text("cache-control")?;
+    header.split(',').find_map(|directive| directive.trim().strip_prefix("max-age=")?.parse().ok())
+}

@@ -1,0 +1,154 @@
+//! Every reason for which a request does not go on.
+//!
+//! A reason says what is so. What the caller may read of it is decided in [`crate::reply`]; what the
+//! log reads is [`Error::code`] and `Debug`. No reason ever holds a credential.
+
+use crate::form;
+use crate::job::JobError;
+use crate::jws::Fault;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    // --- any request ---
+    /// The path has escaped slashes, dot segments, `;`, a backslash or a NUL.
+    AmbiguousPath,
+    /// Nothing is configured under this authority and path.
+    NotFound,
+    /// The method is not one this endpoint has.
+    MethodNotAllowed(&'static str),
+    /// More header fields than the host hands over.
+    HeadersTooLarge,
+    /// The flow was lost, or a value that must be there is not. A fault of ours.
+    Internal(&'static str),
+    /// No answer in time.
+    Deadline,
+
+    // --- token endpoint, in the order of its checks ---
+    /// The token endpoint takes nothing from the query.
+    QueryAtTokenEndpoint,
+    /// The body is not a form.
+    ContentType,
+    /// The body is encoded.
+    ContentEncoding,
+    /// The body is larger than 64 KiB.
+    BodyTooLarge,
+    /// Too many requests from this source or of this client.
+    RateLimited,
+    /// The form cannot be read in one way only.
+    Form(form::Fault),
+    /// A required parameter is absent.
+    MissingParameter(&'static str),
+    /// A grant type that is not offered.
+    UnsupportedGrantType,
+    /// More than one method of client authentication.
+    SeveralClientAuthentications,
+    /// The client is unknown or did not prove who it is.
+    Client(ClientFault),
+    /// `scope` is no list of scope tokens.
+    ScopeSyntax,
+    /// `authorization_details` are not offered.
+    AuthorizationDetails,
+    /// The ID-JAG does not pass.
+    IdJag(Fault),
+    /// The keys of the ID-JAG's issuer cannot be had.
+    KeysUnavailable,
+    /// The requested `resource` is not one, not governed here, or not in the grant.
+    Target,
+    /// Nothing of what was asked may be granted.
+    NoScopeLeft,
+    /// Single use cannot be guaranteed: the store is full or does not answer.
+    ReplayStore,
+
+    // --- MCP requests to a resource that is accepted for ---
+    /// A browser on a page that is not allowed.
+    Origin,
+    /// A token in the query.
+    TokenInQuery,
+    /// No credentials.
+    NoToken,
+    /// `Authorization` is there twice or is not well-formed.
+    MalformedAuthorization,
+    /// A bearer token with the wrong scheme.
+    WrongScheme,
+    /// The access token does not pass.
+    AccessToken(Fault),
+
+    // --- requests to a resource that is upgraded for ---
+    /// No credential that any caller of this resource has.
+    NoCredential,
+    /// More than one credential.
+    SeveralCredentials,
+    /// The API key is nobody's.
+    UnknownApiKey,
+    /// The ID Token does not pass.
+    IdToken(Fault),
+    /// There is no access token to be had.
+    Exchange(JobError),
+}
+
+/// What is wrong with a client's authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientFault {
+    /// `Authorization` is not well-formed Basic.
+    MalformedBasic,
+    /// No credential at all: a public client.
+    NoCredential,
+    /// A method that is not offered.
+    MethodNotOffered,
+    /// Not registered, or the wrong secret: one reason, so that not even the log line's shape tells.
+    NotAuthenticated,
+    /// `client_id` is another client's.
+    Mismatch,
+}
+
+impl Error {
+    /// Stable code for logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AmbiguousPath => "ambiguous_path",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed(_) => "method",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::Internal(_) => "internal",
+            Self::Deadline => "deadline",
+            Self::QueryAtTokenEndpoint => "query_parameters",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::BodyTooLarge => "body_too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Form(form::Fault::Syntax) => "form_syntax",
+            Self::Form(form::Fault::Repeated) => "parameter_repeated",
+            Self::Form(form::Fault::TooMany) => "too_many_parameters",
+            Self::MissingParameter(_) => "parameter_missing",
+            Self::UnsupportedGrantType => "grant_type",
+            Self::SeveralClientAuthentications => "several_client_authentications",
+            Self::Client(ClientFault::MalformedBasic) => "client_basic_malformed",
+            Self::Client(ClientFault::NoCredential) => "client_public",
+            Self::Client(ClientFault::MethodNotOffered) => "client_method",
+            Self::Client(ClientFault::NotAuthenticated) => "client_not_authenticated",
+            Self::Client(ClientFault::Mismatch) => "client_id_mismatch",
+            Self::ScopeSyntax => "scope_syntax",
+            Self::AuthorizationDetails => "authorization_details",
+            Self::IdJag(fault) | Self::AccessToken(fault) | Self::IdToken(fault) => fault.code(),
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Target => "target",
+            Self::NoScopeLeft => "no_scope_left",
+            Self::ReplayStore => "replay_store",
+            Self::Origin => "origin",
+            Self::TokenInQuery => "token_in_query",
+            Self::NoToken => "no_token",
+            Self::MalformedAuthorization => "authorization_malformed",
+            Self::WrongScheme => "authorization_scheme",
+            Self::NoCredential => "no_credential",
+            Self::SeveralCredentials => "several_credentials",
+            Self::UnknownApiKey => "api_key_unknown",
+            Self::Exchange(JobError::Unavailable) => "exchange_unavailable",
+            Self::Exchange(JobError::BadAnswer) => "exchange_bad_answer",
+            Self::Exchange(JobError::Misconfigured) => "exchange_misconfigured",
+            Self::Exchange(JobError::SubjectRejected) => "subject_rejected",
+            Self::Exchange(JobError::Forbidden) => "exchange_forbidden",
+            Self::Exchange(JobError::StepUp { .. }) => "step_up",
+        }
+    }
+}

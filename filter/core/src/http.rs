@@ -1,0 +1,291 @@
+//! The little of HTTP that travels between the core and its host. There is no sending here.
+
+use crate::secret::Secret;
+
+/// A request's head as the host saw it. Header values are bytes, not text.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// `:method`, `:authority`, `:path` and all fields, names in lower case.
+    pub headers: Headers,
+    /// Where the connection comes from, `address:port`; only for rate limits.
+    pub source: String,
+}
+
+impl Request {
+    /// The method; empty if it is not text.
+    pub fn method(&self) -> &str {
+        self.headers.text(":method").unwrap_or_default()
+    }
+
+    /// The authority; empty if it is not text.
+    pub fn authority(&self) -> &str {
+        self.headers.text(":authority").unwrap_or_default()
+    }
+
+    /// The path without its query; empty if it is not text.
+    pub fn path(&self) -> &str {
+        self.target().split('?').next().unwrap_or_default()
+    }
+
+    /// The query, if there is one.
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    fn target(&self) -> &str {
+        self.headers.text(":path").unwrap_or_default()
+    }
+}
+
+/// Header fields in order, names in lower case.
+#[derive(Clone, Default)]
+pub struct Headers(Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// Wraps the host's list.
+    pub fn new(fields: Vec<(String, Vec<u8>)>) -> Self {
+        Self(fields)
+    }
+
+    /// Every value of `name`.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The value of `name` if the field is there exactly once.
+    pub fn sole(&self, name: &str) -> Option<&[u8]> {
+        let mut values = self.all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// The value of `name` if it is there exactly once and is UTF-8.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        core::str::from_utf8(self.sole(name)?).ok()
+    }
+
+    /// Whether `name` is there at all.
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// Names of all fields.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl core::fmt::Debug for Headers {
+    /// Names only: values may be credentials.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// A request that the host shall make for a flow.
+#[derive(Debug, Clone)]
+pub struct Callout {
+    /// The Envoy cluster, from configuration and nowhere else.
+    pub cluster: String,
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// `:authority`.
+    pub authority: String,
+    /// `:path`, with query.
+    pub path: String,
+    /// Header fields.
+    pub headers: Vec<(&'static str, Secret)>,
+    /// Body; empty for GET.
+    pub body: Secret,
+}
+
+impl Callout {
+    /// A GET of the JSON document at `url`.
+    pub fn get_json(cluster: &str, url: &Url) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            method: "GET",
+            authority: url.authority().to_owned(),
+            path: url.path_and_query().to_owned(),
+            headers: vec![("accept", Secret::new(crate::names::JSON))],
+            body: Secret::new(""),
+        }
+    }
+
+    /// A POST of form `fields` to `url`.
+    pub fn post_form(cluster: &str, url: &Url, fields: &[(&str, &str)]) -> Self {
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(fields);
+        Self {
+            cluster: cluster.to_owned(),
+            method: "POST",
+            authority: url.authority().to_owned(),
+            path: url.path_and_query().to_owned(),
+            headers: vec![
+                ("accept", Secret::new(crate::names::JSON)),
+                ("content-type", Secret::new(crate::names::FORM)),
+            ],
+            body: Secret::new(body.finish()),
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Headers,
+    /// Body, cut by the host at [`MAX_ANSWER`] + 1 bytes.
+    pub body: Vec<u8>,
+}
+
+/// Largest answer body read.
+pub const MAX_ANSWER: usize = 256 * 1024;
+
+/// The callout did not happen or got no answer: unknown cluster, no host, timeout, reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallFailed;
+
+/// An absolute `http` or `https` URL, kept exactly as written. Two are equal only if their text is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Url {
+    text: String,
+    authority: (usize, usize),
+}
+
+impl Url {
+    /// `text` as an absolute URL in normal form: scheme `https` (or `http`), a host, no user
+    /// information, no fragment, no dot segments, nothing that a parser would rewrite.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed = url::Url::parse(text).ok()?;
+        let plain = matches!(parsed.scheme(), "https" | "http")
+            && parsed.username().is_empty()
+            && parsed.password().is_none()
+            && !text.contains(['#', '@', '\\']);
+        let start = text.find("://")? + 3;
+        let rest = text.get(start..)?;
+        let end = start + rest.find(['/', '?']).unwrap_or(rest.len());
+        let slashless = end == text.len();
+        let normal = parsed.as_str() == text || slashless && parsed.as_str() == format!("{text}/");
+        (plain && normal).then(|| Self { text: text.to_owned(), authority: (start, end) })
+    }
+
+    /// The URL as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Host, and port if the URL has one.
+    pub fn authority(&self) -> &str {
+        self.text.get(self.authority.0..self.authority.1).unwrap_or_default()
+    }
+
+    /// Path as written; `/` if there is none. Without the query.
+    pub fn path(&self) -> &str {
+        self.path_and_query().split('?').next().unwrap_or("/")
+    }
+
+    /// Path and query as written; `/` if there is none.
+    pub fn path_and_query(&self) -> &str {
+        match self.text.get(self.authority.1..) {
+            None | Some("") => "/",
+            Some(rest) => rest,
+        }
+    }
+
+    /// Whether the scheme is `https`.
+    pub fn is_https(&self) -> bool {
+        self.text.starts_with("https:")
+    }
+
+    /// Scheme and authority: the origin (RFC 6454).
+    pub fn origin(&self) -> &str {
+        self.text.get(..self.authority.1).unwrap_or_default()
+    }
+
+    /// Whether `authority`, as a client sent it, is this URL's: host in any case, the scheme's
+    /// default port written or not.
+    pub fn is_at(&self, authority: &str) -> bool {
+        let own = self.authority();
+        let port = if self.is_https() { ":443" } else { ":80" };
+        authority.eq_ignore_ascii_case(own)
+            || authority.strip_suffix(port).is_some_and(|host| host.eq_ignore_ascii_case(own))
+    }
+
+    /// This URL with `suffix` inserted between authority and path, a terminating slash of the
+    /// authority dropped first (RFC 8414 §3.1, RFC 9728 §3.1).
+    pub fn with_well_known(&self, suffix: &str) -> Self {
+        let path = match self.path_and_query() {
+            "/" => "",
+            path => path,
+        };
+        let text = format!("{}{suffix}{path}", self.origin());
+        Self { text, authority: self.authority }
+    }
+
+    /// This URL with its path and query replaced by `path`.
+    pub fn with_path(&self, path: &str) -> Self {
+        Self { text: format!("{}{path}", self.origin()), authority: self.authority }
+    }
+}
+
+impl core::fmt::Debug for Url {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn urls_in_normal_form_are_kept_as_written() {
+        for text in [
+            "https://acme.example",
+            "https://acme.example/",
+            "https://acme.example:8443/a/b?x=y",
+            "http://127.0.0.1:80/mcp",
+            "http://[::1]:8080/mcp",
+        ] {
+            let text = text.replace(":80/", ":8000/");
+            assert_eq!(Url::parse(&text).map(|url| url.as_str().to_owned()), Some(text));
+        }
+    }
+
+    #[test]
+    fn urls_that_a_parser_would_rewrite_are_refused() {
+        for text in [
+            "",
+            "acme.example",
+            "ftp://acme.example",
+            "https://ACME.example/",
+            "https://acme.example:443/",
+            "https://acme.example/a/../b",
+            "https://acme.example/a b",
+            "https://acme.example/#x",
+            "https://u:p@acme.example/",
+            "https://acme.example ",
+            " https://acme.example",
+            "https:///x",
+            "https:\\\\acme.example",
+        ] {
+            assert_eq!(Url::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn well_known_suffixes_go_between_authority_and_path() {
+        let well_known = |text| Url::parse(text).unwrap().with_well_known("/.well-known/x");
+
+        assert_eq!(well_known("https://a.example").as_str(), "https://a.example/.well-known/x");
+        assert_eq!(well_known("https://a.example/").as_str(), "https://a.example/.well-known/x");
+        assert_eq!(
+            well_known("https://a.example/t?k=v").as_str(),
+            "https://a.example/.well-known/x/t?k=v"
+        );
+    }
+}

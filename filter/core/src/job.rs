@@ -1,0 +1,113 @@
+//! Jobs: what runs once for the whole process, and whose results all workers share.
+
+use crate::digest::{Key, hex};
+use crate::exchange::Exchange;
+use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+
+/// Work whose result belongs to the process and to nobody's stream.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Fetch the authorization server metadata of a party (RFC 8414, OIDC Discovery).
+    Metadata(Rc<crate::config::Party>),
+    /// Fetch the key set of an identity provider (RFC 7517).
+    Keys(Rc<crate::config::Party>),
+    /// Exchange a subject for an access token: both legs of EMA.
+    Exchange(Rc<Exchange>),
+}
+
+impl Job {
+    /// Everything that makes this job what it is, as a digest.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Metadata(party) => party.document_key("metadata"),
+            Self::Keys(party) => party.document_key("keys"),
+            Self::Exchange(exchange) => exchange.key,
+        }
+    }
+
+    /// Where its result lies in the shared store.
+    pub fn place(&self) -> Place {
+        let key = self.key();
+        match self {
+            // As many keys as there are parties in the configuration.
+            Self::Metadata(_) | Self::Keys(_) => {
+                Place { key: format!("jagway/document/{}", hex(&key)), ways: 1 }
+            }
+            Self::Exchange(_) => Place::of_token(&key),
+        }
+    }
+}
+
+/// A bucket of the shared store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its key.
+    pub key: String,
+    /// How many results it holds.
+    pub ways: usize,
+}
+
+impl Place {
+    /// Where the token under `key` lies. Clients cause these, so there is a fixed number of buckets.
+    pub fn of_token(key: &Key) -> Self {
+        let bucket = key.first().copied().unwrap_or_default();
+        Self { key: format!("jagway/token/{bucket:x}"), ways: 16 }
+    }
+}
+
+/// How good a result must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Any that is usable.
+    Usable,
+    /// One made after this second, unless one was tried for less than 30 s ago.
+    NewerThan(u64),
+}
+
+/// A result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The result itself.
+    pub data: Vec<u8>,
+    /// When it was made. This and the following in seconds since the epoch.
+    pub made_at: u64,
+    /// From when on it should be made anew while it still serves.
+    pub refresh_at: u64,
+    /// From when on it must not be used.
+    pub usable_until: u64,
+}
+
+/// Why a job has no result: what the waiting requests need to know of it. The log of the worker
+/// that ran it knows more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobError {
+    /// The other side is down, slow, or throttles us; or our own machinery is.
+    Unavailable,
+    /// The other side answered something that its standard does not allow.
+    BadAnswer,
+    /// The other side does not accept *us*: our credential, our registration.
+    Misconfigured,
+    /// The identity provider does not accept the subject token (any more).
+    SubjectRejected,
+    /// The subject or the client may not have this.
+    Forbidden,
+    /// The user has to authenticate again, or better (RFC 9470).
+    StepUp {
+        /// `acr_values` as the identity provider gave them.
+        acr_values: Option<String>,
+        /// `max_age` in seconds.
+        max_age: Option<u64>,
+    },
+}
+
+impl JobError {
+    /// How long, in seconds, waiting requests are told the same without another try.
+    pub fn remembered_for(&self) -> u64 {
+        match self {
+            Self::Unavailable | Self::BadAnswer => 2,
+            Self::Misconfigured | Self::SubjectRejected => 5,
+            Self::Forbidden | Self::StepUp { .. } => 10,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Strict JSON (RFC 8259): what two parsers could read differently is refused.
+
+use core::fmt;
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// How deep arrays and objects may nest. The wasm stack is small; a stack overflow is a trap.
+const MAX_DEPTH: usize = 16;
+/// How many members one object from outside may have.
+const MAX_MEMBERS: usize = 256;
+
+/// The object in `bytes`.
+///
+/// Refused: anything but one UTF-8 object, a byte order mark, trailing bytes, a member name used
+/// twice (after unescaping, at any depth), nesting deeper than 16, more than 256 members.
+pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    read(bytes, MAX_MEMBERS)
+}
+
+/// The object in `bytes`, as [`object`] reads it but with any number of members: for what the
+/// operator wrote.
+pub fn document(bytes: &[u8]) -> Option<Map<String, Value>> {
+    read(bytes, usize::MAX)
+}
+
+fn read(bytes: &[u8], max_members: usize) -> Option<Map<String, Value>> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict { depth: 0, max_members }.deserialize(&mut reader).ok()?;
+    reader.end().ok()?;
+    match value {
+        Value::Object(map) => Some(map),
+        _ => None,
+    }
+}
+
+/// The member `name` as a string: `Ok(None)` if absent, `Err` if it has another type.
+pub fn string<'a>(map: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, WrongType> {
+    match map.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(WrongType),
+    }
+}
+
+/// The member `name` as whole seconds: `Ok(None)` if absent, `Err` if it is not a non-negative
+/// integer. A fraction is refused: no known issuer emits one, and accepting it needs rounding.
+pub fn seconds(map: &Map<String, Value>, name: &str) -> Result<Option<u64>, WrongType> {
+    match map.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or(WrongType),
+    }
+}
+
+/// The member `name` as a list of strings; a single string counts as a list of one (RFC 7519
+/// §4.1.3, RFC 8707). `Ok(None)` if absent, `Err` for any other type.
+pub fn strings<'a>(
+    map: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<Vec<&'a str>>, WrongType> {
+    match map.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(vec![text])),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().ok_or(WrongType))
+            .collect::<Result<_, _>>()
+            .map(Some),
+        Some(_) => Err(WrongType),
+    }
+}
+
+/// A member is there but is not what its definition says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongType;
+
+struct Strict {
+    depth: usize,
+    max_members: usize,
+}
+
+impl Strict {
+    fn deeper<E: serde::de::Error>(&self) -> Result<Strict, E> {
+        if self.depth == MAX_DEPTH {
+            return Err(E::custom("nested too deep"));
+        }
+        Ok(Strict { depth: self.depth + 1, max_members: self.max_members })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a number"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self.deeper()?)? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = members.next_value_seed(self.deeper()?)?;
+            if map.len() >= self.max_members {
+                return Err(A::Error::custom("too many members"));
+            }
+            // RFC 7519 §4 lets a parser take the last of two equal names; the next hop may take
+            // the first. Refuse instead.
+            if map.insert(name, value).is_some() {
+                return Err(A::Error::custom("member name used twice"));
+            }
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn one_object_is_read_and_case_variants_are_different_names() {
+        let map = object(br#" {"alg":"RS256","Alg":"none","n":[1,-2,3.5,null,true,{"a":"b"}]} "#);
+
+        assert_eq!(map.unwrap()["alg"], "RS256");
+    }
+
+    #[test]
+    fn what_parsers_could_read_differently_is_refused() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(17), "]".repeat(17));
+        let wide: Vec<String> = (0..300).map(|n| format!("\"m{n}\":1")).collect();
+        let wide = format!("{{{}}}", wide.join(","));
+        let bad: &[&[u8]] = &[
+            b"",
+            b"null",
+            b"[]",
+            b"\"x\"",
+            b"{} {}",
+            b"{}x",
+            b"\xef\xbb\xbf{}",
+            br#"{"a":1,"a":2}"#,
+            br#"{"a":1,"\u0061":2}"#,
+            br#"{"x":{"a":1,"a":2}}"#,
+            br#"{"a":1,}"#,
+            br#"{"a":"\ud800"}"#,
+            b"{\"a\":\"\xff\"}",
+            b"{\"a\":NaN}",
+            b"{\"a\":1e999}",
+            b"{/**/}",
+            deep.as_bytes(),
+            wide.as_bytes(),
+        ];
+
+        for bytes in bad {
+            assert!(object(bytes).is_none(), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn seconds_are_whole_and_not_negative() {
+        let map = object(br#"{"a":1,"b":1.5,"c":-1,"d":"1","e":1e3,"f":null}"#).unwrap();
+
+        assert_eq!(seconds(&map, "a"), Ok(Some(1)));
+        assert_eq!(seconds(&map, "absent"), Ok(None));
+        for name in ["b", "c", "d", "e", "f"] {
+            assert_eq!(seconds(&map, name), Err(WrongType), "{name}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Every rule of Jagway, without a host.
+//!
+//! Nothing here has a clock, a random source, an environment or a network: they come in as values
+//! ([`flow::Moment`], [`config::Config::parse`]'s look-up, [`http::Answer`]), and what to do next goes
+//! out as a value ([`worker::Todo`]). The same inputs give the same outputs, natively and in a proxy.
+//!
+//! # Layout, in reading order
+//!
+//! * What a request goes through: [`worker`] asks [`routes`] what it is for, then [`token_endpoint`],
+//!   [`resource_server`] or [`upgrade`] judge it, and [`reply`] words a refusal ([`error`]).
+//! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
+//!   [`client_credential`] authenticates us, [`discovery`] finds endpoints and keys.
+//! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
+//!   [`signing`].
+//! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
+//!   [`peers`] and [`replay`] what workers share through a [`store`].
+//! * The rest: [`config`], [`metadata`], [`client_authentication`], [`form`], [`json`], [`http`],
+//!   [`names`], [`secret`], [`seal`], [`digest`], [`limits`], [`site`].
+
+pub mod access_token;
+pub mod claims;
+pub mod client_authentication;
+pub mod client_credential;
+pub mod config;
+pub mod digest;
+pub mod discovery;
+pub mod error;
+pub mod exchange;
+pub mod flow;
+pub mod form;
+pub mod http;
+pub mod id_jag;
+pub mod id_token;
+pub mod job;
+pub mod json;
+pub mod jwk;
+pub mod jws;
+pub mod jwt_bearer;
+pub mod limits;
+pub mod metadata;
+pub mod names;
+pub mod peers;
+pub mod replay;
+pub mod reply;
+pub mod resource_server;
+pub mod routes;
+pub mod seal;
+pub mod secret;
+pub mod signing;
+pub mod site;
+pub mod store;
+pub mod table;
+pub mod token_endpoint;
+pub mod token_exchange;
+pub mod token_response;
+pub mod upgrade;
+pub mod worker;

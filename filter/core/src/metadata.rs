@@ -1,0 +1,88 @@
+//! The documents our Resource AS and the resources publish (RFC 8414 §2, RFC 9728 §2, RFC 7517).
+
+use crate::config::{Accept, AuthorizationServer, Resource};
+use crate::names;
+use crate::reply::Reply;
+use serde_json::{Value, json};
+
+/// Authorization server metadata (RFC 8414 §2, ID-JAG §7.2).
+///
+/// Says nothing about trusted issuers or clients (ID-JAG §9.4). There is no authorization endpoint;
+/// where the compatibility switch is on, one that always refuses is published for clients whose
+/// parser insists on the member.
+pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Value {
+    let mut document = json!({
+        "issuer": server.issuer.as_str(),
+        "token_endpoint": server.token_endpoint.as_str(),
+        "jwks_uri": server.jwks_uri.as_str(),
+        "grant_types_supported": [names::GRANT_JWT_BEARER],
+        "authorization_grant_profiles_supported": [names::GRANT_PROFILE_ID_JAG],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+    });
+    if let Some(members) = document.as_object_mut() {
+        if !scopes.is_empty() {
+            members.insert("scopes_supported".into(), json!(scopes));
+        }
+        if server.compat_authorization_endpoint {
+            let url = authorization_endpoint_path(server);
+            let url = server.issuer.with_path(&url);
+            members.insert("authorization_endpoint".into(), url.as_str().into());
+            members.insert("response_types_supported".into(), json!(["none"]));
+        }
+    }
+    document
+}
+
+/// Path of the authorization endpoint that always refuses.
+pub fn authorization_endpoint_path(server: &AuthorizationServer) -> String {
+    format!("{}/authorize", server.issuer.path().trim_end_matches('/'))
+}
+
+/// Protected resource metadata (RFC 9728 §2).
+pub fn protected_resource(
+    server: &AuthorizationServer,
+    resource: &Resource,
+    accept: &Accept,
+) -> Value {
+    let mut document = json!({
+        "resource": resource.resource.as_str(),
+        "authorization_servers": [server.issuer.as_str()],
+        "bearer_methods_supported": ["header"],
+    });
+    if let Some(members) = document.as_object_mut() {
+        if !accept.scopes.is_empty() {
+            members.insert("scopes_supported".into(), json!(accept.scopes));
+        }
+        if let Some(name) = &accept.name {
+            members.insert("resource_name".into(), name.as_str().into());
+        }
+    }
+    document
+}
+
+/// A public document: cacheable for `max_age` seconds, readable by any browser page.
+pub fn document(body: &Value, max_age: u32) -> Reply {
+    Reply {
+        status: 200,
+        headers: vec![
+            ("content-type", names::JSON.to_owned()),
+            ("cache-control", format!("max-age={max_age}")),
+            ("access-control-allow-origin", "*".to_owned()),
+        ],
+        body: body.to_string(),
+    }
+}
+
+/// Answer to a preflight for a public document.
+pub fn document_preflight() -> Reply {
+    Reply {
+        status: 204,
+        headers: vec![
+            ("access-control-allow-origin", "*".to_owned()),
+            ("access-control-allow-methods", "GET, HEAD".to_owned()),
+            ("access-control-allow-headers", "*".to_owned()),
+            ("access-control-max-age", "3600".to_owned()),
+        ],
+        body: String::new(),
+    }
+}

@@ -1,0 +1,98 @@
+//! Single use of (`iss`, `jti`) across all workers of one process (RFC 7523 §3 (7)).
+//!
+//! A fixed number of buckets in the shared store, each a bounded list of digests with expiry. A live
+//! entry is never pushed out: a full bucket refuses.
+
+use crate::digest::of_fields;
+use crate::store::{Store, Unavailable, update};
+
+/// How many buckets there are.
+const BUCKETS: u16 = 16384;
+/// How many live entries a bucket holds: about two million in all.
+const ENTRIES: usize = 128;
+/// Bytes of one entry: 16 of digest, 8 of expiry.
+const ENTRY: usize = 24;
+
+/// Result of [`spend`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spend {
+    /// First use; it is spent now.
+    First,
+    /// Used before.
+    Again,
+    /// No room to remember it, so it must not be accepted.
+    Full,
+}
+
+/// Spends (`issuer`, `jti`) at the Resource AS `audience`, to be remembered until `until` (seconds
+/// since the epoch; at least `exp` plus skew).
+///
+/// Atomic: of any number of workers that try at once, one gets [`Spend::First`].
+pub fn spend(
+    store: &dyn Store,
+    audience: &str,
+    issuer: &str,
+    jti: &str,
+    until: u64,
+    now: u64,
+) -> Result<Spend, Unavailable> {
+    let digest = of_fields(&[b"jti", audience.as_bytes(), issuer.as_bytes(), jti.as_bytes()]);
+    let (id, rest) = digest.split_at(16);
+    let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
+    let key = format!("jagway/jti/{:x}", bucket % BUCKETS);
+
+    update(store, &key, |bucket| {
+        let live = |entry: &&[u8]| expiry(entry) > now;
+        let entries: Vec<&[u8]> = bucket.chunks_exact(ENTRY).filter(live).collect();
+        if entries.iter().any(|entry| entry.starts_with(id)) {
+            return (None, Spend::Again);
+        }
+        if entries.len() >= ENTRIES {
+            return (None, Spend::Full);
+        }
+        let mut next = entries.concat();
+        next.extend_from_slice(id);
+        next.extend_from_slice(&until.to_be_bytes());
+        (Some(next), Spend::First)
+    })
+}
+
+fn expiry(entry: &[u8]) -> u64 {
+    entry.iter().skip(16).fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_grant_is_spent_once_until_its_entry_ends() {
+        let store = Memory::default();
+        let spend = |issuer, jti, now| spend(&store, "as", issuer, jti, 1_000, now).unwrap();
+
+        assert_eq!(spend("idp", "1", 900), Spend::First);
+        assert_eq!(spend("idp", "1", 999), Spend::Again);
+        assert_eq!(spend("other", "1", 999), Spend::First);
+        assert_eq!(spend("idp", "2", 999), Spend::First);
+        assert_eq!(spend("idp", "1", 1_000), Spend::First);
+    }
+
+    #[test]
+    fn a_full_bucket_refuses_and_keeps_what_it_has() {
+        let store = Memory::default();
+        let mut full = None;
+        // One bucket of 16384 fills when enough grants hash into it; write one full by hand.
+        for bucket in 0..BUCKETS {
+            let entries = (0..ENTRIES as u64).flat_map(|n| [n.to_be_bytes(), [7; 8], [0xff; 8]]);
+            let bytes: Vec<u8> = entries.flatten().collect();
+            assert!(store.swap(&format!("jagway/jti/{bucket:x}"), &bytes, 0).unwrap());
+            full = Some(bytes);
+        }
+
+        assert_eq!(spend(&store, "as", "idp", "1", 1_000, 900), Ok(Spend::Full));
+        assert_eq!(store.get("jagway/jti/0").unwrap().0, full.unwrap());
+    }
+}

@@ -1,0 +1,198 @@
+//! The one place that turns a reason into what the caller may read.
+//!
+//! Texts are a small fixed set. None tells which issuer, user, client or key exists, and none
+//! repeats anything the caller sent.
+
+use crate::error::Error;
+use crate::form;
+use crate::job::JobError;
+use serde_json::{Value, json};
+
+/// An answer given by Jagway itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: String,
+}
+
+/// Where the request was going: it decides the form of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surface {
+    /// The token endpoint of our Resource AS, with its issuer (RFC 6749 §5.2).
+    TokenEndpoint(String),
+    /// A resource we accept for (RFC 6750 §3, RFC 9728 §5.1).
+    Resource {
+        /// URL of its metadata.
+        resource_metadata: String,
+        /// Scope to ask for, space-separated.
+        scope: String,
+    },
+    /// A resource we upgrade for.
+    Upgrade,
+    /// Anything else.
+    Other,
+}
+
+impl Reply {
+    /// A JSON answer that nobody may store (RFC 6749 §5.1).
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            headers: vec![
+                ("content-type", crate::names::JSON.to_owned()),
+                ("cache-control", "no-store".to_owned()),
+                ("pragma", "no-cache".to_owned()),
+            ],
+            body: body.to_string(),
+        }
+    }
+
+    /// The refusal for `error` on `surface`.
+    pub fn refusal(error: &Error, surface: &Surface) -> Self {
+        let Words { status, code, description } = words(error);
+        let mut reply =
+            Self::json(status, &json!({ "error": code, "error_description": description }));
+        if let Some(challenge) = challenge(error, surface, status, code) {
+            reply.headers.push(("www-authenticate", challenge));
+        }
+        match error {
+            Error::MethodNotAllowed(allow) => reply.headers.push(("allow", (*allow).to_owned())),
+            Error::RateLimited => reply.headers.push(("retry-after", "60".to_owned())),
+            _ if status == 503 => reply.headers.push(("retry-after", "5".to_owned())),
+            _ => {}
+        }
+        reply
+    }
+}
+
+struct Words {
+    status: u16,
+    code: &'static str,
+    description: &'static str,
+}
+
+fn words(error: &Error) -> Words {
+    let (status, code, description) = match error {
+        Error::AmbiguousPath => (400, "invalid_request", "ambiguous path"),
+        Error::NotFound => (404, "not_found", "nothing is here"),
+        Error::MethodNotAllowed(_) => (405, "invalid_request", "method not allowed"),
+        Error::HeadersTooLarge => (431, "invalid_request", "too many header fields"),
+        Error::Internal(_) => (500, "server_error", "internal error"),
+        Error::Deadline => (503, "temporarily_unavailable", "no answer in time"),
+
+        Error::QueryAtTokenEndpoint => (400, "invalid_request", "parameters go in the body"),
+        Error::ContentType => (400, "invalid_request", "the body must be a form"),
+        Error::ContentEncoding => (415, "invalid_request", "the body must not be encoded"),
+        Error::BodyTooLarge | Error::Form(form::Fault::TooMany) => {
+            (413, "invalid_request", "the request is too large")
+        }
+        Error::RateLimited => (429, "temporarily_unavailable", "too many requests"),
+        Error::Form(form::Fault::Syntax) => (400, "invalid_request", "malformed form"),
+        Error::Form(form::Fault::Repeated) => {
+            (400, "invalid_request", "a parameter is there more than once")
+        }
+        Error::MissingParameter("grant_type") => (400, "invalid_request", "grant_type is missing"),
+        Error::MissingParameter("assertion") => (400, "invalid_request", "assertion is missing"),
+        Error::MissingParameter(_) => (400, "invalid_request", "a parameter is missing"),
+        Error::UnsupportedGrantType => {
+            (400, "unsupported_grant_type", "this grant type is not offered")
+        }
+        Error::SeveralClientAuthentications => {
+            (400, "invalid_request", "more than one client authentication")
+        }
+        Error::Client(_) => (401, "invalid_client", "client authentication failed"),
+        Error::ScopeSyntax => (400, "invalid_scope", "malformed scope"),
+        Error::AuthorizationDetails => {
+            (400, "invalid_authorization_details", "authorization_details are not offered")
+        }
+        Error::IdJag(_) => (400, "invalid_grant", "the assertion is not acceptable"),
+        Error::KeysUnavailable | Error::ReplayStore => {
+            (503, "temporarily_unavailable", "try again later")
+        }
+        Error::Target => (400, "invalid_target", "the resource is not acceptable"),
+        Error::NoScopeLeft => (400, "invalid_scope", "nothing of this scope can be granted"),
+
+        Error::Origin => (403, "forbidden", "this origin is not allowed"),
+        Error::TokenInQuery => (400, "invalid_request", "tokens go in the Authorization header"),
+        Error::NoToken => (401, "unauthorized", "an access token is needed"),
+        Error::MalformedAuthorization => (400, "invalid_request", "malformed Authorization"),
+        Error::WrongScheme | Error::AccessToken(_) => {
+            (401, "invalid_token", "the access token is not acceptable")
+        }
+
+        Error::NoCredential => (401, "unauthorized", "a credential is needed"),
+        Error::SeveralCredentials => (400, "invalid_request", "more than one credential"),
+        Error::UnknownApiKey | Error::IdToken(_) | Error::Exchange(JobError::SubjectRejected) => {
+            (401, "invalid_token", "the credential is not acceptable")
+        }
+        Error::Exchange(JobError::Unavailable) => {
+            (503, "temporarily_unavailable", "try again later")
+        }
+        Error::Exchange(JobError::BadAnswer | JobError::Misconfigured) => {
+            (502, "bad_gateway", "the authorization servers did not agree")
+        }
+        Error::Exchange(JobError::Forbidden) => {
+            (403, "access_denied", "the identity provider or the resource does not allow this")
+        }
+        Error::Exchange(JobError::StepUp { .. }) => (
+            401,
+            "insufficient_user_authentication",
+            "the user has to authenticate again at the identity provider",
+        ),
+    };
+    Words { status, code, description }
+}
+
+/// The challenge of a 401, and of a 400 of the Bearer scheme (RFC 6750 §3).
+fn challenge(error: &Error, surface: &Surface, status: u16, code: &str) -> Option<String> {
+    match surface {
+        Surface::TokenEndpoint(issuer) if status == 401 => {
+            Some(format!("Basic realm=\"{}\"", quoted(issuer)))
+        }
+        Surface::Resource { resource_metadata, scope } if matches!(status, 400 | 401) => {
+            let mut challenge = "Bearer realm=\"mcp\"".to_owned();
+            // RFC 6750 §3.1: no error code when no credentials were sent.
+            if *error != Error::NoToken {
+                challenge.push_str(&format!(", error=\"{code}\""));
+            }
+            challenge.push_str(&format!(", resource_metadata=\"{}\"", quoted(resource_metadata)));
+            if !scope.is_empty() {
+                challenge.push_str(&format!(", scope=\"{}\"", quoted(scope)));
+            }
+            Some(challenge)
+        }
+        Surface::Upgrade if status == 401 => {
+            let mut challenge = "Bearer realm=\"mcp\"".to_owned();
+            if *error != Error::NoCredential {
+                challenge.push_str(&format!(", error=\"{code}\""));
+            }
+            // RFC 9470 §3: what the identity provider asked for.
+            if let Error::Exchange(JobError::StepUp { acr_values, max_age }) = error {
+                if let Some(values) = acr_values {
+                    challenge.push_str(&format!(", acr_values=\"{}\"", quoted(values)));
+                }
+                if let Some(seconds) = max_age {
+                    challenge.push_str(&format!(", max_age=\"{seconds}\""));
+                }
+            }
+            Some(challenge)
+        }
+        _ => None,
+    }
+}
+
+/// `text` as the inside of a quoted-string (RFC 9110 §5.6.4): printable ASCII, escaped.
+fn quoted(text: &str) -> String {
+    let printable = text.chars().filter(|letter| (' '..='~').contains(letter));
+    printable.fold(String::new(), |mut quoted, letter| {
+        if matches!(letter, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+        quoted
+    })
+}

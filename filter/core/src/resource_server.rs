@@ -1,0 +1,130 @@
+//! MCP requests to a resource we accept for: our token in, the backend's credential out (RFC 6750,
+//! RFC 9068 §4, MCP authorization).
+
+use crate::access_token::{self, AccessToken};
+use crate::config::{Accept, AuthorizationServer, Resource};
+use crate::error::Error;
+use crate::http::Request;
+use crate::names;
+use crate::reply::{Reply, Surface};
+use crate::secret::Secret;
+
+/// What becomes of a request's head before it goes upstream.
+#[derive(Debug)]
+pub struct Edits {
+    /// Header fields to remove.
+    pub remove: Vec<String>,
+    /// The credential to put in, after the removal.
+    pub set: (String, Secret),
+}
+
+/// How a request to an accepted resource goes on.
+pub enum Outcome {
+    /// Upstream, with these edits, on behalf of this token.
+    Forward(Edits, AccessToken),
+    /// A CORS preflight, answered here.
+    Preflight(Reply),
+}
+
+/// Where refusals of this resource point the client to.
+pub fn surface(resource: &Resource, accept: &Accept) -> Surface {
+    let url = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
+    Surface::Resource { resource_metadata: url.as_str().to_owned(), scope: accept.scopes.join(" ") }
+}
+
+/// Checks a request in order: origin, preflight, no token in the query, one bearer token, which is
+/// ours, for this resource, now. Then swaps the credential.
+///
+/// Does *not* look at the body and does not judge scope against what the request does.
+pub fn check(
+    server: &AuthorizationServer,
+    resource: &Resource,
+    accept: &Accept,
+    request: &Request,
+    now: u64,
+) -> Result<Outcome, Error> {
+    // MCP transport: a browser page on another site must not reach the server.
+    let mut origins = request.headers.all("origin");
+    let allowed = |origin: &[u8]| {
+        let mut list = accept.allowed_origins.iter().map(String::as_str);
+        origin == resource.resource.origin().as_bytes()
+            || list.any(|allowed| allowed.as_bytes() == origin)
+    };
+    if !origins.all(allowed) {
+        return Err(Error::Origin);
+    }
+    if request.method() == "OPTIONS" && request.headers.has("access-control-request-method") {
+        return Ok(Outcome::Preflight(preflight(request)));
+    }
+    let is_token = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        crate::form::decode(name).is_none_or(|name| name.eq_ignore_ascii_case("access_token"))
+    };
+    if request.query().is_some_and(|query| query.split('&').any(is_token)) {
+        return Err(Error::TokenInQuery);
+    }
+    let token = bearer(request)?;
+    let issuer = server.issuer.as_str();
+    let audience = resource.resource.as_str();
+    let token = access_token::verify(token, &server.keys, issuer, audience, now, server.skew)
+        .map_err(Error::AccessToken)?;
+
+    let set = (accept.credential_header.clone(), accept.credential.clone());
+    let mut remove = credential_headers(request);
+    remove.push(accept.credential_header.clone());
+    Ok(Outcome::Forward(Edits { remove, set }, token))
+}
+
+/// Fields that must not travel on, whatever the resource: credentials, and names that are ours.
+pub fn credential_headers(request: &Request) -> Vec<String> {
+    let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
+    let present = fixed.into_iter().filter(|name| request.headers.has(name)).map(str::to_owned);
+    let own = request.headers.names().filter(|name| name.starts_with(names::OWN_HEADER_PREFIX));
+    present.chain(own.map(str::to_owned)).collect()
+}
+
+/// The bearer token: exactly one `Authorization`, of the Bearer scheme, of token68 form.
+fn bearer(request: &Request) -> Result<&[u8], Error> {
+    let mut headers = request.headers.all("authorization");
+    let header = headers.next().ok_or(Error::NoToken)?;
+    if headers.next().is_some() {
+        return Err(Error::MalformedAuthorization);
+    }
+    let space = header.iter().position(|byte| *byte == b' ').unwrap_or(header.len());
+    let (scheme, rest) = header.split_at(space);
+    let token = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"dpop") {
+        // RFC 9449 §7.1: a bearer token does not become another kind by another scheme.
+        return Err(Error::WrongScheme);
+    }
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        // RFC 6750 §3.1: a method we do not know is no authentication information.
+        let is_scheme = scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        let known = is_scheme && !scheme.is_empty() && !token.is_empty();
+        return Err(if known { Error::NoToken } else { Error::MalformedAuthorization });
+    }
+    let token68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    if token.is_empty() || !token.iter().all(token68) {
+        return Err(Error::MalformedAuthorization);
+    }
+    Ok(token)
+}
+
+fn preflight(request: &Request) -> Reply {
+    let origin = request.headers.text("origin").unwrap_or_default().to_owned();
+    let mut headers = vec![
+        ("vary", "Origin".to_owned()),
+        ("access-control-allow-methods", "GET, POST, DELETE".to_owned()),
+        (
+            "access-control-allow-headers",
+            "Authorization, Content-Type, Accept, Last-Event-ID, MCP-Protocol-Version, \
+             Mcp-Session-Id, Mcp-Method, Mcp-Name"
+                .to_owned(),
+        ),
+        ("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id".to_owned()),
+    ];
+    if !origin.is_empty() {
+        headers.push(("access-control-allow-origin", origin));
+    }
+    Reply { status: 204, headers, body: String::new() }
+}

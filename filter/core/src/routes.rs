@@ -1,0 +1,114 @@
+//! Which of the configured endpoints a request is for.
+
+use crate::config::{Config, Kind, Resource};
+use crate::error::Error;
+use crate::http::Request;
+use crate::metadata;
+use crate::names;
+use crate::reply::Reply;
+use std::rc::Rc;
+
+/// What a request is for.
+pub enum Route {
+    /// A public document, or the refusal of one.
+    Document(Reply),
+    /// The token endpoint.
+    TokenEndpoint,
+    /// A resource.
+    Resource(Rc<Resource>),
+}
+
+/// Finds what `request` is for. What is not configured does not exist.
+///
+/// Only the authority and the path decide, never a header that a client could set beside them.
+pub fn route(config: &Config, request: &Request) -> Result<Route, Error> {
+    let path = request.path();
+    if is_ambiguous(path) {
+        return Err(Error::AmbiguousPath);
+    }
+    if let Some(route) = own_endpoint(config, request, path)? {
+        return Ok(route);
+    }
+    // The longest path wins, so that one resource may lie below another.
+    config
+        .resources
+        .iter()
+        .filter(|resource| resource.url.is_at(request.authority()))
+        .filter(|resource| is_below(path, resource.url.path()))
+        .max_by_key(|resource| resource.url.path().len())
+        .map(|resource| Route::Resource(resource.clone()))
+        .ok_or(Error::NotFound)
+}
+
+/// Paths that another parser could read as other paths.
+fn is_ambiguous(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let escaped = ["%2f", "%5c", "%2e", "%00", "%3b"];
+    !path.starts_with('/')
+        || path.contains(['\\', ';', '\0', '#'])
+        || escaped.iter().any(|code| lower.contains(code))
+        || path.split('/').any(|segment| segment == "." || segment == "..")
+}
+
+fn is_below(path: &str, base: &str) -> bool {
+    let base = base.trim_end_matches('/');
+    path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option<Route>, Error> {
+    let Some(server) = &config.authorization_server else {
+        return Ok(None);
+    };
+    let document = |body, max_age| public(request, &metadata::document(&body, max_age));
+    if server.issuer.is_at(request.authority()) {
+        if path == server.token_endpoint.path() {
+            return Ok(Some(Route::TokenEndpoint));
+        }
+        if path == server.jwks_uri.path() {
+            return document(server.published_keys.clone(), 300).map(Some);
+        }
+        let well_known = server.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER);
+        if path == well_known.path() {
+            let scopes = scopes(config);
+            return document(metadata::authorization_server(server, &scopes), 3600).map(Some);
+        }
+        if server.compat_authorization_endpoint
+            && path == metadata::authorization_endpoint_path(server)
+        {
+            let body = serde_json::json!({ "error": "unsupported_response_type" });
+            return Ok(Some(Route::Document(Reply::json(400, &body))));
+        }
+    }
+    for resource in &config.resources {
+        let well_known = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
+        if let Kind::Accept(accept) = &resource.kind
+            && resource.resource.is_at(request.authority())
+            && path == well_known.path()
+        {
+            let body = metadata::protected_resource(server, resource, accept);
+            return document(body, 3600).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn public(request: &Request, reply: &Reply) -> Result<Route, Error> {
+    match request.method() {
+        "GET" => Ok(Route::Document(reply.clone())),
+        "HEAD" => Ok(Route::Document(Reply { body: String::new(), ..reply.clone() })),
+        "OPTIONS" => Ok(Route::Document(metadata::document_preflight())),
+        _ => Err(Error::MethodNotAllowed("GET, HEAD")),
+    }
+}
+
+fn scopes(config: &Config) -> Vec<&str> {
+    let mut scopes = Vec::new();
+    for resource in &config.resources {
+        if let Kind::Accept(accept) = &resource.kind {
+            scopes.extend(accept.scopes.iter().map(String::as_str));
+        }
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes
+}

@@ -1,0 +1,52 @@
+//! Sealing of what lies in the shared store, which other modules of the same VM can read and write.
+
+use crate::digest::{Key, of_fields};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce};
+
+/// A key that every worker with the same configuration has, and nobody else.
+#[derive(Clone)]
+pub struct Seal(ChaCha20Poly1305);
+
+impl Seal {
+    /// Derives the key from all `secrets` of the configuration.
+    pub fn new(secrets: &[&[u8]]) -> Self {
+        let fields: Vec<&[u8]> =
+            [b"jagway seal".as_slice()].iter().chain(secrets).copied().collect();
+        Self(ChaCha20Poly1305::new(&of_fields(&fields).into()))
+    }
+
+    /// `plain`, encrypted and bound to `name`. `random` must never repeat.
+    pub fn close(&self, name: &Key, plain: &[u8], random: &Key) -> Option<Vec<u8>> {
+        let (nonce, _) = random.split_at_checked(12)?;
+        let payload = Payload { msg: plain, aad: name };
+        let sealed = self.0.encrypt(Nonce::from_slice(nonce), payload).ok()?;
+        Some([nonce, &sealed].concat())
+    }
+
+    /// What was closed under `name`; `None` if it was not, or not by us.
+    pub fn open(&self, name: &Key, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_at_checked(12)?;
+        let payload = Payload { msg: sealed, aad: name };
+        self.0.decrypt(Nonce::from_slice(nonce), payload).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_sealed_value_opens_under_its_own_name_and_key_only() {
+        let seal = Seal::new(&[b"secret"]);
+        let sealed = seal.close(&[1; 32], b"token", &[9; 32]).unwrap();
+
+        assert_eq!(seal.open(&[1; 32], &sealed).unwrap(), b"token");
+        assert_eq!(seal.open(&[2; 32], &sealed), None);
+        assert_eq!(Seal::new(&[b"other"]).open(&[1; 32], &sealed), None);
+        assert_eq!(seal.open(&[1; 32], b"short"), None);
+        assert!(!sealed.windows(5).any(|window| window == b"token"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Our own keys: access tokens and client assertions are signed here (RFC 7515, RFC 7638).
+//!
+//! Ed25519 or P-256 only. RSA private keys are refused: RUSTSEC-2023-0071 has no fixed release.
+
+use crate::digest::{base64url, sha256};
+use ed25519_dalek::Signer as _;
+use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+use serde_json::{Value, json};
+
+/// A private key of ours, with the `kid` it is published under.
+pub struct SigningKey {
+    kid: String,
+    key: Key,
+}
+
+enum Key {
+    Ed25519(Box<ed25519_dalek::SigningKey>),
+    P256(Box<p256::ecdsa::SigningKey>),
+}
+
+impl core::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SigningKey({} {})", self.algorithm(), self.kid)
+    }
+}
+
+impl SigningKey {
+    /// The key in a PKCS#8 PEM, Ed25519 or P-256. `kid` defaults to the RFC 7638 thumbprint.
+    ///
+    /// `None` if the PEM holds anything else.
+    pub fn from_pem(pem: &str, kid: Option<&str>) -> Option<Self> {
+        let pem = pem.trim();
+        let key = match ed25519_dalek::SigningKey::from_pkcs8_pem(pem) {
+            Ok(key) => Key::Ed25519(Box::new(key)),
+            Err(_) => {
+                let secret = p256::SecretKey::from_pkcs8_pem(pem).ok()?;
+                Key::P256(Box::new(secret.into()))
+            }
+        };
+        let mut key = Self { kid: String::new(), key };
+        key.kid = kid.map_or_else(|| key.thumbprint(), str::to_owned);
+        Some(key)
+    }
+
+    /// The `kid` under which the public half is published.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The `alg` this key signs with.
+    pub fn algorithm(&self) -> &'static str {
+        match self.key {
+            Key::Ed25519(_) => "EdDSA",
+            Key::P256(_) => "ES256",
+        }
+    }
+
+    /// A compact JWS over `claims` with this `typ`.
+    ///
+    /// ECDSA nonces are deterministic (RFC 6979), so a weak random source cannot leak the key.
+    pub fn sign(&self, typ: &str, claims: &Value) -> String {
+        let header = json!({ "typ": typ, "alg": self.algorithm(), "kid": self.kid });
+        let header = base64url(header.to_string().as_bytes());
+        let payload = base64url(claims.to_string().as_bytes());
+        let input = format!("{header}.{payload}");
+        let signature = match &self.key {
+            Key::Ed25519(key) => base64url(&key.sign(input.as_bytes()).to_bytes()),
+            Key::P256(key) => {
+                let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
+                base64url(&signature.to_bytes())
+            }
+        };
+        format!("{input}.{signature}")
+    }
+
+    /// The public half as a JWK (RFC 7517): public members, `kid`, `use`, `alg`.
+    pub fn public_jwk(&self) -> Value {
+        let mut jwk = self.required_members();
+        if let Value::Object(members) = &mut jwk {
+            members.insert("kid".into(), self.kid.clone().into());
+            members.insert("use".into(), "sig".into());
+            members.insert("alg".into(), self.algorithm().into());
+        }
+        jwk
+    }
+
+    fn required_members(&self) -> Value {
+        match &self.key {
+            Key::Ed25519(key) => {
+                let x = base64url(key.verifying_key().as_bytes());
+                json!({ "crv": "Ed25519", "kty": "OKP", "x": x })
+            }
+            Key::P256(key) => {
+                let point = key.verifying_key().to_encoded_point(false);
+                let x = base64url(point.x().map(|x| x.as_slice()).unwrap_or_default());
+                let y = base64url(point.y().map(|y| y.as_slice()).unwrap_or_default());
+                json!({ "crv": "P-256", "kty": "EC", "x": x, "y": y })
+            }
+        }
+    }
+
+    /// RFC 7638 §3: the required members in lexicographic order, hashed. `serde_json` keeps its
+    /// objects in that order.
+    fn thumbprint(&self) -> String {
+        base64url(&sha256(self.required_members().to_string().as_bytes()))
+    }
+}

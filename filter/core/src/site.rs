@@ -1,0 +1,154 @@
+//! What the flows of one worker may look at: configuration, shared store, and bounded caches.
+
+use crate::config::{Config, Party};
+use crate::digest::Key;
+use crate::discovery::Metadata;
+use crate::error::Error;
+use crate::flow::Ctx;
+use crate::job::{Job, JobError, Value, Want};
+use crate::jwk::KeySet;
+use crate::limits::Limits;
+use crate::secret::Secret;
+use crate::store::Store;
+use lru::LruCache;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+
+/// Most access tokens one worker keeps.
+const MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// One worker's view of its place.
+pub struct Site {
+    /// The configuration.
+    pub config: Config,
+    /// What all workers share.
+    pub store: Rc<dyn Store>,
+    /// Rate limits of this worker.
+    pub limits: RefCell<Limits>,
+    metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
+    keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
+    tokens: RefCell<LruCache<Key, Rc<Token>>>,
+    log: RefCell<Vec<String>>,
+}
+
+/// An access token that an upgrade got.
+#[derive(Debug)]
+pub struct Token {
+    /// The token.
+    pub access_token: Secret,
+    /// When it was got. All in seconds since the epoch.
+    pub made_at: u64,
+    /// From when on it should be refreshed while it still serves.
+    pub refresh_at: u64,
+    /// From when on it must not be used.
+    pub usable_until: u64,
+}
+
+struct Cached<T> {
+    value: Rc<T>,
+    made_at: u64,
+    refresh_at: u64,
+}
+
+impl Site {
+    /// A worker's place, with empty caches.
+    pub fn new(config: Config, store: Rc<dyn Store>) -> Self {
+        Self {
+            config,
+            store,
+            limits: RefCell::default(),
+            metadata: RefCell::default(),
+            keys: RefCell::default(),
+            tokens: RefCell::new(LruCache::new(MAX_TOKENS)),
+            log: RefCell::default(),
+        }
+    }
+
+    /// The metadata of `party`: from the cache, or fetched once for the process.
+    pub async fn metadata(&self, ctx: &Ctx, party: &Rc<Party>) -> Result<Rc<Metadata>, JobError> {
+        let job = Job::Metadata(party.clone());
+        if let Some((value, _)) = cached(&self.metadata, &job.key(), ctx.now()) {
+            return Ok(value);
+        }
+        let value = ctx.job(job.clone(), Want::Usable).await?;
+        let metadata = Metadata::parse(party, &value.data).ok_or(JobError::BadAnswer)?;
+        Ok(keep(&self.metadata, job.key(), &value, metadata))
+    }
+
+    /// The key set of `party`, for a token of which `knows` says whether a set has its key. If the
+    /// set at hand has not, a newer one is fetched, at most once in 30 s for the whole process.
+    pub async fn keys(
+        &self,
+        ctx: &Ctx,
+        party: &Rc<Party>,
+        knows: impl Fn(&KeySet) -> bool,
+    ) -> Result<Rc<KeySet>, Error> {
+        let job = Job::Keys(party.clone());
+        let (keys, made_at) = match cached(&self.keys, &job.key(), ctx.now()) {
+            Some(cached) => cached,
+            None => self.fetched_keys(ctx, &job, Want::Usable).await?,
+        };
+        if knows(&keys) {
+            return Ok(keys);
+        }
+        self.fetched_keys(ctx, &job, Want::NewerThan(made_at)).await.map(|(keys, _)| keys)
+    }
+
+    async fn fetched_keys(
+        &self,
+        ctx: &Ctx,
+        job: &Job,
+        want: Want,
+    ) -> Result<(Rc<KeySet>, u64), Error> {
+        let value = ctx.job(job.clone(), want).await.map_err(|_| Error::KeysUnavailable)?;
+        let keys = KeySet::parse(&value.data).ok_or(Error::KeysUnavailable)?;
+        Ok((keep(&self.keys, job.key(), &value, keys), value.made_at))
+    }
+
+    /// The token under `key`, if this worker has it and it may still be used.
+    pub fn token(&self, key: &Key, now: u64) -> Option<Rc<Token>> {
+        let mut tokens = self.tokens.borrow_mut();
+        tokens.get(key).filter(|token| now < token.usable_until).cloned()
+    }
+
+    /// Keeps a token; the one not used for longest makes room.
+    pub fn keep_token(&self, key: Key, token: Token) -> Rc<Token> {
+        let token = Rc::new(token);
+        self.tokens.borrow_mut().put(key, token.clone());
+        token
+    }
+
+    /// Drops a token.
+    pub fn drop_token(&self, key: &Key) {
+        self.tokens.borrow_mut().pop(key);
+    }
+
+    /// A line for the log. Never a credential, never an unverified identity.
+    pub fn warn(&self, line: String) {
+        self.log.borrow_mut().push(line);
+    }
+
+    /// The lines since the last call.
+    pub fn take_log(&self) -> Vec<String> {
+        self.log.take()
+    }
+}
+
+type Cache<T> = RefCell<BTreeMap<Key, Cached<T>>>;
+
+fn cached<T>(cache: &Cache<T>, key: &Key, now: u64) -> Option<(Rc<T>, u64)> {
+    let cache = cache.borrow();
+    let entry = cache.get(key).filter(|entry| now < entry.refresh_at)?;
+    Some((entry.value.clone(), entry.made_at))
+}
+
+/// Parties come from the configuration, so these caches are as large as it says.
+fn keep<T>(cache: &Cache<T>, key: Key, shared: &Value, parsed: T) -> Rc<T> {
+    let value = Rc::new(parsed);
+    let entry =
+        Cached { value: value.clone(), made_at: shared.made_at, refresh_at: shared.refresh_at };
+    cache.borrow_mut().insert(key, entry);
+    value
+}

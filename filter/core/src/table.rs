@@ -1,0 +1,228 @@
+//! Results of jobs in the shared store, and the leases that make each job run once per process.
+
+use crate::digest::{Key, base64url};
+use crate::job::{Job, JobError, Place, Value, Want};
+use crate::seal::Seal;
+use crate::store::{Store, Unavailable, update};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+/// How long a leader may take, in seconds. After that another worker may lead.
+pub const LEASE: u64 = 20;
+/// Shortest time between two tries for something newer, in seconds: an unknown `kid` must not
+/// become a way to make us fetch.
+const COOL_DOWN: u64 = 30;
+
+/// The shared results, as one worker sees them.
+pub struct Table<'a> {
+    /// The store they lie in.
+    pub store: &'a dyn Store,
+    /// What seals them.
+    pub seal: &'a Seal,
+    /// The worker that looks: a random number.
+    pub owner: u64,
+    /// Now, in seconds since the epoch.
+    pub now: u64,
+}
+
+/// What a look at the table says to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Here it is.
+    Ready(Value),
+    /// Here it is, and this worker now holds the lease to make it anew.
+    Refresh(Value),
+    /// This worker now holds the lease: run the job.
+    Lead,
+    /// Another worker runs the job.
+    Wait,
+    /// It was tried a moment ago and failed.
+    Failed(JobError),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key: String,
+    leased_by: u64,
+    leased_until: u64,
+    tried_at: u64,
+    value: Option<Stored>,
+    failure: Option<(JobError, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    sealed: String,
+    made_at: u64,
+    refresh_at: u64,
+    usable_until: u64,
+}
+
+impl Table<'_> {
+    /// Looks for a result of `job` that is as good as `want`, taking the lease if there is none and
+    /// nobody is at it.
+    pub fn look(&self, job: &Job, want: Want) -> Result<Look, Unavailable> {
+        let key = job.key();
+        let place = job.place();
+        update(self.store, &place.key, |bytes| {
+            let mut entries = decode(bytes);
+            let name = base64url(&key);
+            let found = entries.iter_mut().find(|entry| entry.key == name);
+            if let Some(look) = found.as_ref().and_then(|entry| self.read(&key, entry, want)) {
+                return (None, Ok(look));
+            }
+            let old = found.as_ref().and_then(|entry| self.usable(&key, entry));
+            match found {
+                Some(entry) => self.lease(entry),
+                None => {
+                    let mut entry = Entry {
+                        key: name,
+                        leased_by: 0,
+                        leased_until: 0,
+                        tried_at: 0,
+                        value: None,
+                        failure: None,
+                    };
+                    self.lease(&mut entry);
+                    if !self.make_room(&mut entries, &place) {
+                        return (None, Err(Unavailable));
+                    }
+                    entries.push(entry);
+                }
+            }
+            let look = match (old, want) {
+                (Some(value), Want::Usable) => Look::Refresh(value),
+                _ => Look::Lead,
+            };
+            (Some(encode(&entries)), Ok(look))
+        })?
+    }
+
+    /// Writes the result of a job this worker led and gives the lease back. A failure leaves an
+    /// older value that is still usable in place. `random` must never repeat.
+    pub fn publish(
+        &self,
+        job: &Job,
+        result: &Result<Value, JobError>,
+        random: &Key,
+    ) -> Result<(), Unavailable> {
+        let key = job.key();
+        let name = base64url(&key);
+        update(self.store, &job.place().key, |bytes| {
+            let mut entries = decode(bytes);
+            let Some(entry) = entries.iter_mut().find(|entry| entry.key == name) else {
+                return (None, ());
+            };
+            if entry.leased_by == self.owner {
+                entry.leased_until = 0;
+            }
+            match result {
+                Ok(value) => {
+                    entry.failure = None;
+                    entry.value = self.seal.close(&key, &value.data, random).map(|sealed| Stored {
+                        sealed: base64url(&sealed),
+                        made_at: value.made_at,
+                        refresh_at: value.refresh_at,
+                        usable_until: value.usable_until,
+                    });
+                }
+                Err(error) => {
+                    if let Some(value) = &mut entry.value {
+                        value.refresh_at = self.now.saturating_add(COOL_DOWN);
+                    }
+                    let until = self.now.saturating_add(error.remembered_for());
+                    entry.failure = Some((error.clone(), until));
+                }
+            }
+            (Some(encode(&entries)), ())
+        })
+    }
+
+    /// Drops the result of the job under `key` if it is the one made at `made_at`.
+    pub fn forget(&self, key: &Key, place: &Place, made_at: u64) -> Result<(), Unavailable> {
+        let name = base64url(key);
+        update(self.store, &place.key, |bytes| {
+            let mut entries = decode(bytes);
+            match entries.iter_mut().find(|entry| entry.key == name) {
+                Some(entry) if entry.value.as_ref().is_some_and(|v| v.made_at <= made_at) => {
+                    entry.value = None;
+                    (Some(encode(&entries)), ())
+                }
+                _ => (None, ()),
+            }
+        })
+    }
+
+    fn read(&self, key: &Key, entry: &Entry, want: Want) -> Option<Look> {
+        let value = self.usable(key, entry);
+        let leased = entry.leased_until > self.now;
+        if let Some(value) = value {
+            let good = match want {
+                Want::Usable => self.now < value.refresh_at || leased,
+                Want::NewerThan(made_at) => value.made_at > made_at,
+            };
+            let cooling = !leased && self.now < entry.tried_at.saturating_add(COOL_DOWN);
+            match (&entry.failure, want) {
+                _ if good => return Some(Look::Ready(value)),
+                // The last try failed: that is our outage, not a fault of the one who asks.
+                (Some((error, _)), Want::NewerThan(_)) if cooling => {
+                    return Some(Look::Failed(error.clone()));
+                }
+                (None, Want::NewerThan(_)) if cooling => return Some(Look::Ready(value)),
+                _ => {}
+            }
+        } else if let Some((error, until)) = &entry.failure
+            && *until > self.now
+        {
+            return Some(Look::Failed(error.clone()));
+        }
+        leased.then_some(Look::Wait)
+    }
+
+    fn usable(&self, key: &Key, entry: &Entry) -> Option<Value> {
+        let stored = entry.value.as_ref().filter(|stored| self.now < stored.usable_until)?;
+        let sealed = URL_SAFE_NO_PAD.decode(&stored.sealed).ok()?;
+        Some(Value {
+            data: self.seal.open(key, &sealed)?,
+            made_at: stored.made_at,
+            refresh_at: stored.refresh_at,
+            usable_until: stored.usable_until,
+        })
+    }
+
+    fn lease(&self, entry: &mut Entry) {
+        entry.leased_by = self.owner;
+        entry.leased_until = self.now.saturating_add(LEASE);
+        entry.tried_at = self.now;
+    }
+
+    /// Makes room for one more: what has ended goes first, then what ends soonest. What is leased
+    /// stays.
+    fn make_room(&self, entries: &mut Vec<Entry>, place: &Place) -> bool {
+        let ends = |entry: &Entry| entry.value.as_ref().map_or(0, |value| value.usable_until);
+        entries.retain(|entry| entry.leased_until > self.now || ends(entry) > self.now);
+        while entries.len() >= place.ways {
+            let soonest = entries
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.leased_until <= self.now)
+                .min_by_key(|(_, entry)| ends(entry))
+                .map(|(index, _)| index);
+            match soonest {
+                Some(index) => drop(entries.swap_remove(index)),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// What another module may have written there counts as nothing.
+fn decode(bytes: &[u8]) -> Vec<Entry> {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    serde_json::to_vec(entries).unwrap_or_default()
+}

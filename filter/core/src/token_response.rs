@@ -1,0 +1,92 @@
+//! Error answers of token endpoints that we call (RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9470).
+
+use crate::http::{Answer, MAX_ANSWER};
+use crate::job::JobError;
+use crate::json;
+use serde_json::{Map, Value};
+
+/// The JSON object in a 200 answer.
+///
+/// Any other answer becomes the reason for which there is no token. The status is not looked at
+/// beyond "throttled or down": servers disagree about it, the `error` code is what counts.
+pub fn success(answer: &Answer) -> Result<Map<String, Value>, JobError> {
+    if answer.status == 429 || answer.status >= 500 {
+        return Err(JobError::Unavailable);
+    }
+    let body = Some(&answer.body).filter(|body| body.len() <= MAX_ANSWER);
+    let object = body.and_then(|body| json::object(body)).ok_or(JobError::BadAnswer)?;
+    if answer.status == 200 {
+        return Ok(object);
+    }
+    let text = |name| json::string(&object, name).ok().flatten();
+    Err(match text("error") {
+        // RFC 8693 §2.2.2 says `invalid_request` for a bad subject token, the ID-JAG draft says
+        // `invalid_grant`; servers do either.
+        Some("invalid_grant" | "invalid_request") => JobError::SubjectRejected,
+        Some("invalid_client" | "unsupported_grant_type") => JobError::Misconfigured,
+        Some(
+            "unauthorized_client"
+            | "invalid_target"
+            | "invalid_scope"
+            | "access_denied"
+            | "invalid_authorization_details",
+        ) => JobError::Forbidden,
+        Some("insufficient_user_authentication") => JobError::StepUp {
+            acr_values: text("acr_values").map(str::to_owned),
+            max_age: json::seconds(&object, "max_age").ok().flatten(),
+        },
+        Some("temporarily_unavailable" | "server_error") => JobError::Unavailable,
+        _ => JobError::BadAnswer,
+    })
+}
+
+/// `error` of an error answer, for the log: it is not a secret, but it is not ours either, so only
+/// what the registry's grammar allows passes.
+pub fn error_code(answer: &Answer) -> String {
+    let object = json::object(answer.body.get(..4096).unwrap_or(&answer.body));
+    let code = object.as_ref().and_then(|object| json::string(object, "error").ok().flatten());
+    let plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+    code.unwrap_or("none").chars().filter(plain).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Headers;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn each_error_answer_has_its_meaning() {
+        let cases = [
+            (400, r#"{"error":"invalid_grant"}"#, JobError::SubjectRejected),
+            (401, r#"{"error":"invalid_grant"}"#, JobError::SubjectRejected),
+            (400, r#"{"error":"invalid_request"}"#, JobError::SubjectRejected),
+            (401, r#"{"error":"invalid_client"}"#, JobError::Misconfigured),
+            (400, r#"{"error":"unsupported_grant_type"}"#, JobError::Misconfigured),
+            (400, r#"{"error":"unauthorized_client"}"#, JobError::Forbidden),
+            (400, r#"{"error":"invalid_target"}"#, JobError::Forbidden),
+            (403, r#"{"error":"access_denied"}"#, JobError::Forbidden),
+            (400, r#"{"error":"invalid_scope"}"#, JobError::Forbidden),
+            (429, r#"{"error":"slow_down"}"#, JobError::Unavailable),
+            (500, "oops", JobError::Unavailable),
+            (503, "", JobError::Unavailable),
+            (400, "", JobError::BadAnswer),
+            (400, "<html>", JobError::BadAnswer),
+            (302, "", JobError::BadAnswer),
+            (200, "", JobError::BadAnswer),
+            (200, "[]", JobError::BadAnswer),
+            (
+                400,
+                r#"{"error":"insufficient_user_authentication","max_age":60,"acr_values":"mfa"}"#,
+                JobError::StepUp { acr_values: Some("mfa".into()), max_age: Some(60) },
+            ),
+        ];
+
+        for (status, body, meaning) in cases {
+            let body = body.as_bytes().to_vec();
+            let answer = Answer { status, headers: Headers::default(), body };
+            assert_eq!(success(&answer).map(|_| ()), Err(meaning), "{status}");
+        }
+    }
+}
