@@ -1,0 +1,141 @@
+//! What the contexts of one worker share, and the doing of what the core asks for.
+
+use crate::host::{self, Level, Map};
+use jagway_core::digest::Key;
+use jagway_core::flow::Moment;
+use jagway_core::http::CallFailed;
+use jagway_core::worker::{AfterResponse, StreamId, Todo, Verdict, Worker};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A configured worker and its streams. No borrow is held over a call of the host.
+pub struct Desk {
+    /// The root context's number.
+    pub root: u32,
+    /// The worker.
+    pub worker: RefCell<Worker>,
+    /// Which job each callout is for.
+    pub callouts: RefCell<BTreeMap<u32, Key>>,
+    /// The queue the worker listens to.
+    pub queue: RefCell<Option<u32>>,
+    /// Whether requests must say where they come from.
+    pub reads_source: bool,
+    streams: RefCell<BTreeMap<StreamId, Phase>>,
+}
+
+/// Where a stream stands.
+#[derive(Clone)]
+pub enum Phase {
+    /// It waits for a verdict; its body is held.
+    Held,
+    /// Its body is collected, up to so many bytes.
+    Collecting(usize),
+    /// It went upstream.
+    Forwarded(AfterResponse),
+    /// It was answered here: nothing more is sent on it.
+    Replied,
+}
+
+impl Desk {
+    /// A desk for `worker`.
+    pub fn new(root: u32, worker: Worker, reads_source: bool) -> Rc<Self> {
+        Rc::new(Self {
+            root,
+            worker: RefCell::new(worker),
+            callouts: RefCell::default(),
+            queue: RefCell::new(None),
+            reads_source,
+            streams: RefCell::default(),
+        })
+    }
+
+    /// Where `stream` stands.
+    pub fn phase(&self, stream: StreamId) -> Option<Phase> {
+        self.streams.borrow().get(&stream).cloned()
+    }
+
+    /// Says where `stream` stands.
+    pub fn set_phase(&self, stream: StreamId, phase: Phase) {
+        self.streams.borrow_mut().insert(stream, phase);
+    }
+
+    /// Forgets `stream`.
+    pub fn forget(&self, stream: StreamId) {
+        self.streams.borrow_mut().remove(&stream);
+        self.worker.borrow_mut().gone(stream);
+    }
+
+    /// Does what the core asks for. `current` is the context whose callback this is.
+    pub fn perform(&self, current: u32, todo: Vec<Todo>, moment: Moment) {
+        let mut next = todo;
+        while !next.is_empty() {
+            let mut failed = Vec::new();
+            for todo in next {
+                self.one(current, todo, &mut failed);
+            }
+            // A cluster that does not exist says so at once, not by a callback.
+            next = failed
+                .iter()
+                .flat_map(|key| self.worker.borrow_mut().answered(key, Err(CallFailed), moment))
+                .collect();
+        }
+    }
+
+    fn one(&self, current: u32, todo: Todo, failed: &mut Vec<Key>) {
+        match todo {
+            Todo::Log(line) => host::log(Level::Warn, &format!("jagway: {line}")),
+            Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
+            Todo::Collect(stream, limit) => self.set_phase(stream, Phase::Collecting(limit)),
+            // Without a queue of its own the worker takes its turn with the next tick.
+            Todo::Wake => {
+                if let Some(queue) = *self.queue.borrow() {
+                    host::enqueue(queue, &[]);
+                }
+            }
+            Todo::Tell(queue, key) => host::enqueue(queue, &key),
+            Todo::Dispatch(key, callout) => match host::dispatch(&callout) {
+                Some(token) => drop(self.callouts.borrow_mut().insert(token, key)),
+                None => {
+                    let cluster = &callout.cluster;
+                    let line = format!("jagway: no request can be made to cluster `{cluster}`");
+                    host::log(Level::Warn, &line);
+                    failed.push(key);
+                }
+            },
+        }
+    }
+
+    fn conclude(&self, current: u32, stream: StreamId, verdict: Verdict) {
+        let held = matches!(self.phase(stream), Some(Phase::Held | Phase::Collecting(_)));
+        let elsewhere = current != stream;
+        if elsewhere && !(held && host::enter(stream)) {
+            return;
+        }
+        match verdict {
+            Verdict::Reply(reply) => {
+                self.set_phase(stream, Phase::Replied);
+                host::reply(&reply);
+            }
+            Verdict::Forward(edits, after) => {
+                for name in &edits.remove {
+                    host::remove_header(Map::Request, name);
+                }
+                let (name, value) = &edits.set;
+                if host::set_header(Map::Request, name, value.expose()) {
+                    self.set_phase(stream, Phase::Forwarded(after));
+                    if elsewhere {
+                        host::resume();
+                    }
+                } else {
+                    // Held for good rather than sent on without its credential.
+                    self.set_phase(stream, Phase::Replied);
+                    host::log(Level::Critical, "jagway: the host does not set a header");
+                }
+            }
+        }
+        if elsewhere {
+            host::enter(self.root);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The host's functions (proxy-wasm ABI 0.2.1), each status handled.
+//!
+//! The SDK's own wrappers panic on any status they do not list, and a panic kills the VM for every
+//! stream of its worker. So all but one call go to the host from here. The one is the dispatch of a
+//! callout, which the SDK must file to find its way back; it lists the statuses a host can answer.
+
+#![allow(unsafe_code, reason = "the host's functions are foreign")]
+
+use jagway_core::flow::Moment;
+use jagway_core::http::{Callout, Headers};
+use jagway_core::reply::Reply;
+use jagway_core::store::{Store, Unavailable};
+use std::time::Duration;
+
+/// Longest a callout may take.
+const CALLOUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
+
+/// The header maps of the ABI that are read or written here.
+#[derive(Clone, Copy)]
+pub enum Map {
+    Request = 0,
+    Response = 2,
+    CalloutResponse = 6,
+}
+
+/// The buffers of the ABI that are read here.
+#[derive(Clone, Copy)]
+pub enum Buffer {
+    RequestBody = 0,
+    CalloutResponseBody = 4,
+    PluginConfiguration = 7,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy)]
+pub enum Level {
+    Info = 2,
+    Warn = 3,
+    Critical = 5,
+}
+
+unsafe extern "C" {
+    fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, size: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, size: usize, queue: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(queue: u32, value: *const u8, size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(queue: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+}
+
+/// Writes a line to the host's log.
+pub fn log(level: Level, line: &str) {
+    // SAFETY: pointer and length are of one live string.
+    unsafe { proxy_log(level as u32, line.as_ptr(), line.len()) };
+}
+
+/// The time and fresh entropy; `None` if the host has no sane time or no randomness, in which case
+/// nothing may be decided.
+pub fn moment() -> Option<Moment> {
+    let mut nanoseconds = 0u64;
+    // SAFETY: the host writes one u64.
+    let status = unsafe { proxy_get_current_time_nanoseconds(&mut nanoseconds) };
+    let mut entropy = [0; 32];
+    // Small requests only: the host refuses large ones, and does not check its own generator.
+    let drawn = getrandom::getrandom(&mut entropy).is_ok() && entropy != [0; 32];
+    let now = nanoseconds / 1_000_000_000;
+    (status == OK && now > 0 && drawn).then_some(Moment { now, entropy })
+}
+
+/// Asks for a tick every `milliseconds`.
+pub fn set_tick_period(milliseconds: u32) {
+    // SAFETY: no pointers.
+    unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
+}
+
+/// All fields of `map`, as bytes. `None` if the host does not hand them over (too many, too large,
+/// or none there).
+pub fn headers(map: Map) -> Option<Headers> {
+    // SAFETY: the host writes a pointer and a size.
+    let bytes = given(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) });
+    pairs(&bytes.ok()?).map(Headers::new)
+}
+
+/// Removes every field `name` of `map`.
+pub fn remove_header(map: Map, name: &str) -> bool {
+    // SAFETY: pointer and length are of one live string.
+    unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) == OK }
+}
+
+/// Sets the field `name` of `map` to `value`, alone.
+pub fn set_header(map: Map, name: &str, value: &str) -> bool {
+    // SAFETY: pointers and lengths are of live strings.
+    let status = unsafe {
+        proxy_replace_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    };
+    status == OK
+}
+
+/// Up to `length` bytes of `buffer`.
+pub fn body(buffer: Buffer, length: usize) -> Option<Vec<u8>> {
+    if length == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the host writes a pointer and a size.
+    given(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, length, data, size) }).ok()
+}
+
+/// A property of the stream, as text.
+pub fn property(path: &[&str]) -> Option<String> {
+    let path = path.join("\0");
+    // SAFETY: pointer and length are of one live string; the host writes a pointer and a size.
+    let bytes =
+        given(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) });
+    String::from_utf8(bytes.ok()?).ok()
+}
+
+/// The process' shared data.
+pub struct SharedData;
+
+impl Store for SharedData {
+    fn get(&self, key: &str) -> Result<(Vec<u8>, u32), Unavailable> {
+        let mut version = 0;
+        // SAFETY: pointer and length are of one live string; the host writes pointer, size, number.
+        let bytes = given(|data, size| unsafe {
+            proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version)
+        });
+        match bytes {
+            Ok(bytes) => Ok((bytes, version)),
+            Err(NOT_FOUND) => Ok((Vec::new(), 0)),
+            Err(_) => Err(Unavailable),
+        }
+    }
+
+    fn swap(&self, key: &str, value: &[u8], version: u32) -> Result<bool, Unavailable> {
+        // The host overwrites for 0. A number that is never in use inserts if the key is absent and
+        // mismatches if it is present.
+        let version = if version == 0 { u32::MAX } else { version };
+        // SAFETY: pointers and lengths are of live memory.
+        let status = unsafe {
+            proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
+        };
+        match status {
+            OK => Ok(true),
+            CAS_MISMATCH => Ok(false),
+            _ => Err(Unavailable),
+        }
+    }
+}
+
+/// Registers the queue `name` for the current context.
+pub fn register_queue(name: &str) -> Option<u32> {
+    let mut queue = 0;
+    // SAFETY: pointer and length are of one live string; the host writes a number.
+    let status = unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &mut queue) };
+    (status == OK).then_some(queue)
+}
+
+/// Puts `note` into `queue`. A queue that is no more is no fault.
+pub fn enqueue(queue: u32, note: &[u8]) {
+    // SAFETY: pointer and length are of one live slice.
+    unsafe { proxy_enqueue_shared_queue(queue, note.as_ptr(), note.len()) };
+}
+
+/// Takes the next note out of `queue`.
+pub fn dequeue(queue: u32) -> Option<Vec<u8>> {
+    // SAFETY: the host writes a pointer and a size.
+    given(|data, size| unsafe { proxy_dequeue_shared_queue(queue, data, size) }).ok()
+}
+
+/// Answers the effective stream.
+pub fn reply(reply: &Reply) -> bool {
+    let headers: Vec<(&str, &str)> =
+        reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = map_bytes(&headers);
+    let (body, details) = (&reply.body, "jagway");
+    // SAFETY: pointers and lengths are of live memory.
+    let status = unsafe {
+        proxy_send_local_response(
+            u32::from(reply.status),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    };
+    status == OK
+}
+
+/// Lets the effective stream's request go on.
+pub fn resume() {
+    // SAFETY: no pointers. 0 is the request's direction.
+    unsafe { proxy_continue_stream(0) };
+}
+
+/// Makes `context` the one that the following calls are about. `false` if it is no more.
+pub fn enter(context: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { proxy_set_effective_context(context) == OK }
+}
+
+/// Makes a request. Only from callbacks of the root context: the answer goes to the context that is
+/// active, and an unknown one is a panic in the SDK.
+pub fn dispatch(callout: &Callout) -> Option<u32> {
+    let mut headers = vec![
+        (":method", callout.method),
+        (":authority", callout.authority.as_str()),
+        (":path", callout.path.as_str()),
+    ];
+    headers.extend(callout.headers.iter().map(|(name, value)| (*name, value.expose())));
+    let body = Some(callout.body.expose().as_bytes()).filter(|body| !body.is_empty());
+    proxy_wasm::hostcalls::dispatch_http_call(
+        &callout.cluster,
+        headers,
+        body,
+        Vec::new(),
+        CALLOUT_TIMEOUT,
+    )
+    .ok()
+}
+
+/// Calls a host function that hands over memory, and takes that memory.
+fn given(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, u32> {
+    let mut data: *mut u8 = std::ptr::null_mut();
+    let mut size = 0;
+    match call(&mut data, &mut size) {
+        OK if data.is_null() || size == 0 => Ok(Vec::new()),
+        // SAFETY: the host allocated `size` bytes through the SDK's `proxy_on_memory_allocate`,
+        // which boxes a slice of that size, and gives them away.
+        OK => Ok(unsafe { Vec::from_raw_parts(data, size, size) }),
+        status => Err(status),
+    }
+}
+
+/// Reads a header map: a count, the sizes of each name and value, then each followed by a NUL.
+fn pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let number = |at: usize| -> Option<usize> {
+        let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    if bytes.is_empty() {
+        return Some(Vec::new());
+    }
+    let count = number(0)?;
+    let mut data = count.checked_mul(8)?.checked_add(4)?;
+    let mut fields = Vec::new();
+    for index in 0..count {
+        let mut take = |size: usize| {
+            let part = bytes.get(data..data.checked_add(size)?)?;
+            data = data.checked_add(size)?.checked_add(1)?;
+            Some(part)
+        };
+        let name = take(number(4 + index * 8)?)?;
+        let value = take(number(8 + index * 8)?)?;
+        fields.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+    }
+    Some(fields)
+}
+
+fn map_bytes(fields: &[(&str, &str)]) -> Vec<u8> {
+    let size = |text: &str| (text.len() as u32).to_le_bytes();
+    let mut bytes = (fields.len() as u32).to_le_bytes().to_vec();
+    for (name, value) in fields {
+        bytes.extend(size(name));
+        bytes.extend(size(value));
+    }
+    for text in fields.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}

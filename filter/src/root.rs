@@ -1,0 +1,136 @@
+//! The worker's own context: configuration, callouts, notes of other workers, time.
+
+use crate::desk::Desk;
+use crate::host::{self, Buffer, Level, Map};
+use crate::stream::Stream;
+use jagway_core::config::Config;
+use jagway_core::http::{Answer, CallFailed, MAX_ANSWER};
+use jagway_core::site::Site;
+use jagway_core::worker::Worker;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+use std::rc::Rc;
+
+/// How often the worker looks at the clock.
+const TICK_MILLISECONDS: u32 = 1000;
+/// Most notes read in one callback.
+const MAX_NOTES: usize = 10_000;
+
+/// One plugin configuration in one worker.
+pub struct Root {
+    id: u32,
+    desk: Option<Rc<Desk>>,
+}
+
+impl Root {
+    /// The root context `id`, not configured yet.
+    pub fn new(id: u32) -> Self {
+        Self { id, desk: None }
+    }
+
+    /// Takes a place among the workers of the process, and listens to its queue.
+    fn join(&self, desk: &Desk, now: u64) {
+        let place = desk.worker.borrow_mut().join(now);
+        let queue = place.and_then(|place| host::register_queue(&format!("jagway/{place}")));
+        if let Some(queue) = queue {
+            // What lies there was for the worker that had this place before.
+            while host::dequeue(queue).is_some() {}
+            desk.worker.borrow_mut().listens(queue, now);
+        }
+        *desk.queue.borrow_mut() = queue;
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        body: usize,
+        _trailers: usize,
+    ) {
+        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+            return;
+        };
+        let Some(key) = desk.callouts.borrow_mut().remove(&token) else {
+            return;
+        };
+        // A callout that failed comes back with no headers at all.
+        let headers = host::headers(Map::CalloutResponse).unwrap_or_default();
+        let status = headers.text(":status").and_then(|status| status.parse().ok());
+        let answer =
+            match (status, host::body(Buffer::CalloutResponseBody, body.min(MAX_ANSWER + 1))) {
+                (Some(status), Some(body)) => Ok(Answer { status, headers, body }),
+                _ => Err(CallFailed),
+            };
+        let todo = desk.worker.borrow_mut().answered(&key, answer, moment);
+        desk.perform(self.id, todo, moment);
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let document = host::body(Buffer::PluginConfiguration, size).unwrap_or_default();
+        let config = match Config::parse(&document, &|name| std::env::var(name).ok()) {
+            Ok(config) => config,
+            Err(error) => {
+                host::log(Level::Critical, &format!("jagway: configuration refused: {error}"));
+                return false;
+            }
+        };
+        for warning in &config.warnings {
+            host::log(Level::Warn, &format!("jagway: configuration: {warning}"));
+        }
+        let Some(moment) = host::moment() else {
+            host::log(Level::Critical, "jagway: the host has no time or no randomness");
+            return false;
+        };
+        let server = config.authorization_server.as_ref();
+        let reads_source = server.is_some_and(|server| server.per_source_per_minute.is_some());
+        let site = Rc::new(Site::new(config, Rc::new(host::SharedData)));
+        let owner =
+            moment.entropy.iter().take(8).fold(0, |owner, byte| owner << 8 | u64::from(*byte));
+        let desk = Desk::new(self.id, Worker::new(site, owner), reads_source);
+        self.join(&desk, moment.now);
+        host::set_tick_period(TICK_MILLISECONDS);
+        host::log(Level::Info, "jagway: configured");
+        self.desk = Some(desk);
+        true
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+            return;
+        };
+        for note in std::iter::from_fn(|| host::dequeue(queue)).take(MAX_NOTES) {
+            // An empty note is from a stream of this worker: there is a job to start.
+            if let Ok(key) = note.try_into() {
+                let todo = desk.worker.borrow_mut().note(&key, moment);
+                desk.perform(self.id, todo, moment);
+            }
+        }
+        let todo = desk.worker.borrow_mut().turn(moment);
+        desk.perform(self.id, todo, moment);
+    }
+
+    fn on_tick(&mut self) {
+        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+            return;
+        };
+        let todo = desk.worker.borrow_mut().tick(moment);
+        desk.perform(self.id, todo, moment);
+        let todo = desk.worker.borrow_mut().turn(moment);
+        desk.perform(self.id, todo, moment);
+        if desk.worker.borrow().is_alone() {
+            self.join(desk, moment.now);
+        }
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(id, self.desk.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

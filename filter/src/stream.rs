@@ -1,0 +1,147 @@
+//! One request on its way through the proxy.
+
+use crate::desk::{Desk, Phase};
+use crate::host::{self, Buffer, Map};
+use jagway_core::error::Error;
+use jagway_core::http::Request;
+use jagway_core::reply::{Reply, Surface};
+use jagway_core::worker::{AfterResponse, Todo, Verdict};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use std::rc::Rc;
+
+/// One request. It keeps the configuration it began with.
+pub struct Stream {
+    id: u32,
+    desk: Option<Rc<Desk>>,
+}
+
+impl Stream {
+    /// The stream context `id`.
+    pub fn new(id: u32, desk: Option<Rc<Desk>>) -> Self {
+        Self { id, desk }
+    }
+
+    /// Whether the request goes on, after what the core asked for has been done.
+    fn action(&self, desk: &Desk) -> Action {
+        match desk.phase(self.id) {
+            Some(Phase::Forwarded(_)) => Action::Continue,
+            _ => Action::Pause,
+        }
+    }
+
+    /// Refuses without the core: there is no configuration, no time, or no header map.
+    fn refuse(&self, error: &Error) -> Action {
+        if let Some(desk) = &self.desk {
+            desk.set_phase(self.id, Phase::Replied);
+        }
+        host::reply(&Reply::refusal(error, &Surface::Other));
+        Action::Pause
+    }
+
+    /// The body, or as much of it as there will be, is there.
+    fn body_is_there(&self, desk: &Desk, size: usize) -> Action {
+        let Some(moment) = host::moment() else {
+            return self.refuse(&Error::Deadline);
+        };
+        desk.set_phase(self.id, Phase::Held);
+        let body = host::body(Buffer::RequestBody, size).unwrap_or_default();
+        let todo = desk.worker.borrow_mut().body(self.id, body, moment);
+        desk.perform(self.id, todo, moment);
+        self.action(desk)
+    }
+}
+
+impl Context for Stream {
+    fn on_done(&mut self) -> bool {
+        if let Some(desk) = &self.desk {
+            desk.forget(self.id);
+        }
+        true
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+            return self.refuse(&Error::Deadline);
+        };
+        let Some(headers) = host::headers(Map::Request) else {
+            return self.refuse(&Error::HeadersTooLarge);
+        };
+        let source = match desk.reads_source {
+            true => host::property(&["source", "address"]).unwrap_or_default(),
+            false => String::new(),
+        };
+        desk.set_phase(self.id, Phase::Held);
+        let request = Request { headers, source };
+        let todo = desk.worker.borrow_mut().request(self.id, request, !end_of_stream, moment);
+        desk.perform(self.id, todo, moment);
+        self.action(desk)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let Some(desk) = &self.desk else {
+            return Action::Pause;
+        };
+        match desk.phase(self.id) {
+            Some(Phase::Collecting(limit)) if size > limit => {
+                let todo = desk.worker.borrow_mut().body_too_large(self.id);
+                for todo in todo {
+                    if let Todo::Conclude(_, Verdict::Reply(reply)) = todo {
+                        desk.set_phase(self.id, Phase::Replied);
+                        host::reply(&reply);
+                    }
+                }
+                Action::Pause
+            }
+            Some(Phase::Collecting(_)) if end_of_stream => self.body_is_there(desk, size),
+            Some(Phase::Collecting(_)) => {
+                if let Some(moment) = host::moment() {
+                    desk.worker.borrow_mut().body_grows(self.id, moment.now);
+                }
+                Action::Pause
+            }
+            _ => self.action(desk),
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        let Some(desk) = &self.desk else {
+            return Action::Pause;
+        };
+        match desk.phase(self.id) {
+            // The body ended here; what the trailers say counts for nothing.
+            Some(Phase::Collecting(limit)) => self.body_is_there(desk, limit),
+            _ => self.action(desk),
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        let Some(desk) = &self.desk else {
+            return Action::Continue;
+        };
+        let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
+            return Action::Continue;
+        };
+        let headers = host::headers(Map::Response).unwrap_or_default();
+        let refused = headers.sole(":status") == Some(b"401");
+        match after {
+            AfterResponse::HideBackendAuthentication => {
+                host::remove_header(Map::Response, "set-cookie");
+                host::remove_header(Map::Response, "www-authenticate");
+                if refused {
+                    // The backend refuses *our* credential: that is no fault of the client, and a
+                    // new token of the client's would not help.
+                    host::set_header(Map::Response, ":status", "502");
+                }
+            }
+            AfterResponse::DropTokenOn401(key, made_at) => {
+                if let (true, Some(moment)) = (refused, host::moment()) {
+                    desk.worker.borrow_mut().token_refused(&key, made_at, moment.now);
+                }
+            }
+        }
+        Action::Continue
+    }
+}
