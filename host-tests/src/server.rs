@@ -1,0 +1,155 @@
+//! An HTTP server on a free loopback port, in a runtime of its own, that counts the bytes it receives.
+//!
+//! Its own runtime, so that stopping it closes every open connection too: that is what "the IdP is down" means.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+/// A running server; it stops when dropped.
+pub struct Server {
+    address: SocketAddr,
+    router: Router,
+    received: Arc<AtomicU64>,
+    runtime: Option<Runtime>,
+}
+
+/// A free port, held by an open listener until the server takes it over.
+pub struct Place(std::net::TcpListener);
+
+impl Place {
+    /// Finds a free port.
+    pub fn find() -> Self {
+        Self(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// The origin that will be served there, without a slash.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+}
+
+impl Server {
+    /// Serves the router at the place found before.
+    pub fn start(place: Place, router: Router) -> Self {
+        let address = place.0.local_addr().unwrap();
+        let mut server = Self { address, router, received: Arc::default(), runtime: None };
+        server.serve(place.0);
+        server
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many bytes have ever arrived, over all connections.
+    pub fn bytes_received(&self) -> u64 {
+        self.received.load(Ordering::SeqCst)
+    }
+
+    /// Stops listening and drops every connection.
+    pub fn stop(&mut self) {
+        // Not a plain drop: that blocks, which an async caller must not.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Listens again at the same address.
+    pub fn restart(&mut self) {
+        self.stop();
+        // The old runtime lets go of the port a moment after it is told to.
+        for _ in 0..100 {
+            match std::net::TcpListener::bind(self.address) {
+                Ok(listener) => return self.serve(listener),
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            }
+        }
+        panic!("{} is still taken", self.address);
+    }
+
+    fn serve(&mut self, listener: std::net::TcpListener) {
+        listener.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (router, received) = (self.router.clone(), self.received.clone());
+        runtime.spawn(async move {
+            let listener =
+                Counting { listener: TcpListener::from_std(listener).unwrap(), received };
+            axum::serve(listener, router).await
+        });
+        self.runtime = Some(runtime);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Counting {
+    listener: TcpListener,
+    received: Arc<AtomicU64>,
+}
+
+impl axum::serve::Listener for Counting {
+    type Io = Counted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Counted, SocketAddr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Counted { stream, received: self.received.clone() }, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+struct Counted {
+    stream: TcpStream,
+    received: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::SeqCst);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
