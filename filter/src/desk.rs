@@ -77,7 +77,9 @@ impl Desk {
             // A cluster that does not exist says so at once, not by a callback.
             next = failed
                 .iter()
-                .flat_map(|key| self.worker.borrow_mut().answered(key, Err(CallFailed), moment))
+                .flat_map(|key| {
+                    self.worker.borrow_mut().answered(key, Err(CallFailed::NoCluster), moment)
+                })
                 .collect();
         }
     }
@@ -96,12 +98,7 @@ impl Desk {
             Todo::Tell(queue, key) => host::enqueue(queue, &key),
             Todo::Dispatch(key, callout) => match host::dispatch(&callout) {
                 Some(token) => drop(self.callouts.borrow_mut().insert(token, key)),
-                None => {
-                    let cluster = &callout.cluster;
-                    let line = format!("jagway: no request can be made to cluster `{cluster}`");
-                    host::log(Level::Warn, &line);
-                    failed.push(key);
-                }
+                None => failed.push(key),
             },
         }
     }

@@ -20,12 +20,13 @@ const MAX_NOTES: usize = 10_000;
 pub struct Root {
     id: u32,
     desk: Option<Rc<Desk>>,
+    warm: bool,
 }
 
 impl Root {
     /// The root context `id`, not configured yet.
     pub fn new(id: u32) -> Self {
-        Self { id, desk: None }
+        Self { id, desk: None, warm: false }
     }
 
     /// Takes a place among the workers of the process, and listens to its queue.
@@ -61,7 +62,7 @@ impl Context for Root {
         let answer =
             match (status, host::body(Buffer::CalloutResponseBody, body.min(MAX_ANSWER + 1))) {
                 (Some(status), Some(body)) => Ok(Answer { status, headers, body }),
-                _ => Err(CallFailed),
+                _ => Err(CallFailed::NoAnswer),
             };
         let todo = desk.worker.borrow_mut().answered(&key, answer, moment);
         desk.perform(self.id, todo, moment);
@@ -117,7 +118,11 @@ impl RootContext for Root {
         let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
             return;
         };
-        let todo = desk.worker.borrow_mut().tick(moment);
+        let mut todo = desk.worker.borrow_mut().tick(moment);
+        if !core::mem::replace(&mut self.warm, true) {
+            // Not when configured: Envoy may not have loaded its clusters then.
+            todo.extend(desk.worker.borrow_mut().warm_up(moment));
+        }
         desk.perform(self.id, todo, moment);
         let todo = desk.worker.borrow_mut().turn(moment);
         desk.perform(self.id, todo, moment);

@@ -2,7 +2,7 @@
 
 use crate::config::Party;
 use crate::flow::Ctx;
-use crate::http::{Answer, Callout, MAX_ANSWER, Url};
+use crate::http::{Answer, CallFailed, Callout, MAX_ANSWER, Url};
 use crate::job::{JobError, Value};
 use crate::json;
 use crate::jwk::KeySet;
@@ -56,7 +56,7 @@ pub async fn fetch_metadata(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Resul
     ];
     let mut error = JobError::Unavailable;
     for url in urls.into_iter().flatten() {
-        match get(&ctx, &party, &url).await {
+        match get(&ctx, &site, &party, &url).await {
             Ok(answer) if Metadata::parse(&party, &answer.body).is_some() => {
                 return Ok(value(ctx.now(), answer.body, METADATA_FRESH));
             }
@@ -84,7 +84,7 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
             }
         },
     };
-    let answer = get(&ctx, &party, &url).await?;
+    let answer = get(&ctx, &site, &party, &url).await?;
     if KeySet::parse(&answer.body).is_none() {
         site.warn(format!("no key set at {url:?}"));
         return Err(JobError::BadAnswer);
@@ -94,17 +94,28 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
 }
 
 /// A GET that is tried once more if nothing came back. Redirects are not followed.
-async fn get(ctx: &Ctx, party: &Party, url: &Url) -> Result<Answer, JobError> {
+async fn get(ctx: &Ctx, site: &Site, party: &Party, url: &Url) -> Result<Answer, JobError> {
     let callout = Callout::get_json(&party.cluster, url);
     let answer = match ctx.call(callout.clone()).await {
-        Ok(answer) => answer,
-        Err(_) => ctx.call(callout).await.map_err(|_| JobError::Unavailable)?,
+        Err(CallFailed::NoAnswer) => ctx.call(callout).await,
+        answer => answer,
     };
+    let answer = answer.map_err(|failed| no_answer(site, party, failed))?;
     match answer.status {
         200 if answer.body.len() <= MAX_ANSWER => Ok(answer),
         status if status >= 500 || status == 429 => Err(JobError::Unavailable),
         _ => Err(JobError::BadAnswer),
     }
+}
+
+/// Logs that `party` gave no answer, and where in the configuration to look.
+pub fn no_answer(site: &Site, party: &Party, failed: CallFailed) -> JobError {
+    let Party { path, cluster, issuer, .. } = party;
+    site.warn(match failed {
+        CallFailed::NoCluster => format!("{path}.cluster: Envoy has no cluster `{cluster}` (yet)"),
+        CallFailed::NoAnswer => format!("{path}: {issuer:?} does not answer"),
+    });
+    JobError::Unavailable
 }
 
 fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {

@@ -2,8 +2,9 @@
 
 use crate::config::Upgrade;
 use crate::digest::{Key, of_fields, sha256};
+use crate::discovery::no_answer;
 use crate::flow::Ctx;
-use crate::http::{CallFailed, Url};
+use crate::http::Url;
 use crate::job::{JobError, Value};
 use crate::jwt_bearer::{self, Granted};
 use crate::secret::Secret;
@@ -96,10 +97,10 @@ async fn legs(ctx: &Ctx, site: &Rc<Site>, exchange: &Exchange) -> Result<Granted
     let endpoint = token_endpoint(ctx, site, provider).await.map_err(|e| (Leg::Exchange, e))?;
     let (now, random) = (ctx.now(), ctx.random());
     let callout = token_exchange::request(upgrade, &endpoint, &exchange.subject, now, &random);
-    let answer = ctx.call(callout).await.map_err(|CallFailed| {
-        site.warn(format!("token exchange: {:?} does not answer", provider.issuer));
-        (Leg::Exchange, JobError::Unavailable)
-    })?;
+    let answer = ctx
+        .call(callout)
+        .await
+        .map_err(|failed| (Leg::Exchange, no_answer(site, provider, failed)))?;
     let assertion = token_exchange::response(upgrade, &answer).map_err(|error| {
         let (issuer, status, code) = (&provider.issuer, answer.status, error_code(&answer));
         site.warn(format!("token exchange at {issuer:?}: {status} {code}: {error:?}"));
@@ -110,10 +111,10 @@ async fn legs(ctx: &Ctx, site: &Rc<Site>, exchange: &Exchange) -> Result<Granted
     let endpoint = token_endpoint(ctx, site, server).await.map_err(|e| (Leg::Redemption, e))?;
     let (now, random) = (ctx.now(), ctx.random());
     let callout = jwt_bearer::request(upgrade, &endpoint, &assertion, now, &random);
-    let answer = ctx.call(callout).await.map_err(|CallFailed| {
-        site.warn(format!("redemption: {:?} does not answer", server.issuer));
-        (Leg::Redemption, JobError::Unavailable)
-    })?;
+    let answer = ctx
+        .call(callout)
+        .await
+        .map_err(|failed| (Leg::Redemption, no_answer(site, server, failed)))?;
     jwt_bearer::response(upgrade, &answer).map_err(|error| {
         let (issuer, status, code) = (&server.issuer, answer.status, error_code(&answer));
         site.warn(format!("redemption at {issuer:?}: {status} {code}: {error:?}"));

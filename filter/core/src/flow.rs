@@ -119,7 +119,7 @@ impl Ctx {
     pub async fn call(&self, callout: Callout) -> Result<Answer, CallFailed> {
         match self.ask(Ask::Call(callout)).await {
             Told::Call(answer) => answer,
-            Told::Job(_) => Err(CallFailed),
+            Told::Job(_) => Err(CallFailed::NoAnswer),
         }
     }
 

@@ -143,9 +143,14 @@ pub struct Answer {
 /// Largest answer body read.
 pub const MAX_ANSWER: usize = 256 * 1024;
 
-/// The callout did not happen or got no answer: unknown cluster, no host, timeout, reset.
+/// A callout without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallFailed;
+pub enum CallFailed {
+    /// Envoy has no cluster of that name, or has not loaded it yet.
+    NoCluster,
+    /// No host, timeout, reset.
+    NoAnswer,
+}
 
 /// An absolute `http` or `https` URL, kept exactly as written. Two are equal only if their text is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,12 +2,16 @@
 
 mod build;
 mod document;
+mod fields;
 mod raw;
+mod references;
+mod resources;
 
 pub use raw::AssertionAudience;
 
 use crate::digest::{Key, of_fields};
 use crate::http::Url;
+use crate::job::Job;
 use crate::jwk::KeySet;
 use crate::jws::Algorithm;
 use crate::seal::Seal;
@@ -55,9 +59,36 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The documents of other servers that requests will need.
+    pub fn documents(&self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let server = self.authorization_server.iter();
+        jobs.extend(
+            server.flat_map(|s| &s.identity_providers).map(|idp| Job::Keys(idp.party.clone())),
+        );
+        for resource in &self.resources {
+            if let Kind::Upgrade(upgrade) = &resource.kind {
+                let provider = &upgrade.identity_provider.party;
+                if upgrade.callers.iter().any(|caller| matches!(caller, Caller::IdToken)) {
+                    jobs.push(Job::Keys(provider.clone()));
+                }
+                for party in [provider, &upgrade.resource_as] {
+                    if party.token_endpoint.is_none() {
+                        jobs.push(Job::Metadata(party.clone()));
+                    }
+                }
+            }
+        }
+        jobs
+    }
+}
+
 /// An authorization server that Jagway calls: an identity provider or a Resource AS.
 #[derive(Debug)]
 pub struct Party {
+    /// Where it stands in the configuration, for the log.
+    pub path: String,
     /// Its issuer identifier.
     pub issuer: Url,
     /// The Envoy cluster that reaches it.

@@ -1,0 +1,241 @@
+//! Jobs: led by one worker, waited for by all.
+
+use super::{Running, State, Stream, StreamId, Todo, Waits, Worker};
+use crate::digest::{Key, of_fields};
+use crate::error::Error;
+use crate::flow::{self, Ask, Moment, Step, Told};
+use crate::http::{Answer, CallFailed};
+use crate::job::{Job, JobError, Value, Want};
+use crate::table::{LEASE, Look};
+use crate::{discovery, exchange, peers};
+use std::collections::BTreeMap;
+
+impl Worker {
+    /// A turn in the root context: starts the jobs this worker leads.
+    pub fn turn(&mut self, moment: Moment) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        for job in core::mem::take(&mut self.backlog) {
+            if self.jobs.contains_key(&job.key()) {
+                continue;
+            }
+            let site = self.site.clone();
+            let step = match &job {
+                Job::Metadata(party) => {
+                    let party = party.clone();
+                    flow::start(|ctx| discovery::fetch_metadata(ctx, site, party), moment)
+                }
+                Job::Keys(party) => {
+                    let party = party.clone();
+                    flow::start(|ctx| discovery::fetch_keys(ctx, site, party), moment)
+                }
+                Job::Exchange(exchange) => {
+                    let exchange = exchange.clone();
+                    flow::start(|ctx| exchange::run(ctx, site, exchange), moment)
+                }
+            };
+            let deadline = moment.now.saturating_add(LEASE);
+            self.job_step(job, deadline, step, moment, &mut todo);
+        }
+        self.finish(todo)
+    }
+
+    /// The answer to a [`Todo::Dispatch`], or that there is none.
+    pub fn answered(
+        &mut self,
+        key: &Key,
+        answer: Result<Answer, CallFailed>,
+        moment: Moment,
+    ) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        match self.jobs.remove(key) {
+            Some(Running { job, deadline, on: Waits::ForAnswer(flow) }) => {
+                let step = flow.resume(Told::Call(answer), moment);
+                self.job_step(job, deadline, step, moment, &mut todo);
+            }
+            Some(other) => drop(self.jobs.insert(*key, other)),
+            None => {}
+        }
+        self.finish(todo)
+    }
+
+    /// A note from another worker: the job under `key` has a result.
+    pub fn note(&mut self, key: &Key, moment: Moment) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        self.look_again(|job| job.key() == *key, moment, &mut todo);
+        self.finish(todo)
+    }
+
+    /// Once a second: deadlines, leases of workers that died, our own sign of life.
+    pub fn tick(&mut self, moment: Moment) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        let now = moment.now;
+        let late: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            if let Some(stream) = self.streams.remove(&id) {
+                if matches!(stream.state, State::Collecting(_)) {
+                    let hint = "no body came; is allow_on_headers_stop_iteration set?";
+                    todo.push(Todo::Log(hint.to_owned()));
+                }
+                self.refuse(id, &Error::Deadline, &stream.surface, &mut todo);
+            }
+        }
+        let late: Vec<Key> =
+            self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            if let Some(Running { job, .. }) = self.jobs.remove(&key) {
+                self.job_done(&job, Err(JobError::Unavailable), moment, &mut todo);
+            }
+        }
+        self.look_again(|_| true, moment, &mut todo);
+        if let Some((place, queue, seen)) = self.place
+            && now >= seen.saturating_add(peers::SIGN_OF_LIFE)
+        {
+            match peers::alive(&*self.site.store, place, self.owner, queue, now) {
+                Ok(true) => self.place = Some((place, queue, now)),
+                Ok(false) => self.place = None,
+                Err(_) => {}
+            }
+        }
+        self.finish(todo)
+    }
+
+    /// Takes a job's flow as far as it goes.
+    fn job_step(
+        &mut self,
+        job: Job,
+        deadline: u64,
+        mut step: Step<Result<Value, JobError>>,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) {
+        loop {
+            step = match step {
+                Step::Done(result) => return self.job_done(&job, result, moment, todo),
+                Step::Lost => {
+                    return self.job_done(&job, Err(JobError::Unavailable), moment, todo);
+                }
+                Step::Ask(Ask::Call(callout), flow) => {
+                    let key = job.key();
+                    todo.push(Todo::Dispatch(key, callout));
+                    let on = Waits::ForAnswer(flow);
+                    self.jobs.insert(key, Running { job, deadline, on });
+                    return;
+                }
+                Step::Ask(Ask::Job(other, want), flow) => {
+                    match self.look(&other, want, moment, todo) {
+                        Some(result) => flow.resume(Told::Job(result), moment),
+                        None => {
+                            let on = Waits::ForJob(other, want, flow);
+                            self.jobs.insert(job.key(), Running { job, deadline, on });
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes a result, tells the other workers, and wakes whoever waits for it here.
+    fn job_done(
+        &mut self,
+        job: &Job,
+        result: Result<Value, JobError>,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) {
+        let key = job.key();
+        let random = of_fields(&[b"nonce", &moment.entropy, &key]);
+        if self.table(moment.now).publish(job, &result, &random).is_err() {
+            todo.push(Todo::Log("the shared store does not take a result".to_owned()));
+        }
+        let own = self.place.map(|(_, queue, _)| queue);
+        let peers = peers::queues(&*self.site.store, moment.now).unwrap_or_default();
+        todo.extend(
+            peers.into_iter().filter(|queue| Some(*queue) != own).map(|q| Todo::Tell(q, key)),
+        );
+        self.wake(&key, &result, moment, todo);
+    }
+
+    /// Looks again for what streams and jobs wait for.
+    fn look_again(&mut self, which: impl Fn(&Job) -> bool, moment: Moment, todo: &mut Vec<Todo>) {
+        let mut awaited: BTreeMap<Key, (Job, Want)> = BTreeMap::new();
+        for stream in self.streams.values() {
+            if let State::Waiting(job, want, _) = &stream.state {
+                awaited.insert(job.key(), (job.clone(), *want));
+            }
+        }
+        for running in self.jobs.values() {
+            if let Waits::ForJob(job, want, _) = &running.on {
+                awaited.insert(job.key(), (job.clone(), *want));
+            }
+        }
+        for (key, (job, want)) in awaited {
+            // What this worker leads answers for itself.
+            if !which(&job) || self.jobs.contains_key(&key) {
+                continue;
+            }
+            if let Some(result) = self.look(&job, want, moment, todo) {
+                self.wake(&key, &result, moment, todo);
+            }
+        }
+    }
+
+    /// Resumes every stream and job that waits for the job under `key`.
+    fn wake(
+        &mut self,
+        key: &Key,
+        result: &Result<Value, JobError>,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) {
+        let awaits = |state: &State| matches!(state, State::Waiting(job, ..) if job.key() == *key);
+        let (woken, others) = core::mem::take(&mut self.streams)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, stream)| awaits(&stream.state));
+        self.streams = others;
+        for (id, Stream { deadline, surface, state }) in woken {
+            if let State::Waiting(_, _, flow) = state {
+                let step = flow.resume(Told::Job(result.clone()), moment);
+                self.step(id, deadline, surface, step, moment, todo);
+            }
+        }
+        let awaits = |on: &Waits| matches!(on, Waits::ForJob(job, ..) if job.key() == *key);
+        let (woken, others) = core::mem::take(&mut self.jobs)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, running)| awaits(&running.on));
+        self.jobs = others;
+        for Running { job, deadline, on } in woken.into_values() {
+            if let Waits::ForJob(_, _, flow) = on {
+                let step = flow.resume(Told::Job(result.clone()), moment);
+                self.job_step(job, deadline, step, moment, todo);
+            }
+        }
+    }
+
+    /// What the shared table says about `job`: its result, or `None` if there will be one. If this
+    /// worker is to lead, the job goes to the backlog.
+    pub(super) fn look(
+        &mut self,
+        job: &Job,
+        want: Want,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) -> Option<Result<Value, JobError>> {
+        let look = self.table(moment.now).look(job, want);
+        if let Ok(Look::Lead | Look::Refresh(_)) = &look {
+            self.backlog.push(job.clone());
+            todo.push(Todo::Wake);
+        }
+        match look {
+            Ok(Look::Ready(value) | Look::Refresh(value)) => Some(Ok(value)),
+            Ok(Look::Failed(error)) => Some(Err(error)),
+            Ok(Look::Lead | Look::Wait) => None,
+            Err(_) => Some(Err(JobError::Unavailable)),
+        }
+    }
+}

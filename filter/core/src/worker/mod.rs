@@ -1,0 +1,154 @@
+//! One worker: its streams that wait, the jobs it leads, and its part in the process.
+//!
+//! The host calls in with what happened; every call returns what the host must do next. A stream
+//! never makes a request itself: jobs do, and a job belongs to the worker, so it goes on when the
+//! client that caused it is gone.
+
+mod jobs;
+mod requests;
+
+use crate::digest::Key;
+use crate::error::Error;
+use crate::flow::{Flow, Moment};
+use crate::http::{Callout, Request};
+use crate::job::{Job, JobError, Value, Want};
+use crate::peers;
+use crate::reply::{Reply, Surface};
+use crate::resource_server::Edits;
+use crate::site::Site;
+use crate::table::Table;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The host's number for a stream.
+pub type StreamId = u32;
+
+/// How long a stream waits at most, in seconds.
+const STREAM_DEADLINE: u64 = 10;
+/// Most streams of one worker that wait at once.
+const MAX_WAITING: usize = 10_000;
+
+/// What the host must do.
+#[derive(Debug)]
+pub enum Todo {
+    /// Let the stream go on: upstream, or with a reply.
+    Conclude(StreamId, Verdict),
+    /// Hold the stream and collect its body, up to so many bytes; then call [`Worker::body`].
+    Collect(StreamId, usize),
+    /// Call [`Worker::turn`] from a callback of the root context.
+    Wake,
+    /// Make a request for the job under this key; then call [`Worker::answered`]. Only ever asked
+    /// for by calls that come from the root context.
+    Dispatch(Key, Callout),
+    /// Put the note into this queue.
+    Tell(u32, Key),
+    /// Write a line to the log.
+    Log(String),
+}
+
+/// How a stream goes on.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Upstream.
+    Forward(Edits, AfterResponse),
+    /// Not upstream.
+    Reply(Reply),
+}
+
+/// What is to be done with the answer of the upstream server.
+#[derive(Debug, Clone)]
+pub enum AfterResponse {
+    /// Hide how we authenticate to the backend.
+    HideBackendAuthentication,
+    /// Drop the token under this key, got at this second, if the server refuses it.
+    DropTokenOn401(Key, u64),
+}
+
+/// The state of one worker.
+pub struct Worker {
+    site: Rc<Site>,
+    owner: u64,
+    place: Option<(usize, u32, u64)>,
+    streams: BTreeMap<StreamId, Stream>,
+    jobs: BTreeMap<Key, Running>,
+    backlog: Vec<Job>,
+}
+
+struct Stream {
+    deadline: u64,
+    surface: Surface,
+    state: State,
+}
+
+enum State {
+    Collecting(Request),
+    Waiting(Job, Want, Flow<Result<Verdict, Error>>),
+}
+
+struct Running {
+    job: Job,
+    deadline: u64,
+    on: Waits,
+}
+
+enum Waits {
+    ForAnswer(Flow<Result<Value, JobError>>),
+    ForJob(Job, Want, Flow<Result<Value, JobError>>),
+}
+
+impl Worker {
+    /// A worker at `site`. `owner` is a random number that tells it from the others.
+    pub fn new(site: Rc<Site>, owner: u64) -> Self {
+        Self {
+            site,
+            owner,
+            place: None,
+            streams: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            backlog: Vec::new(),
+        }
+    }
+
+    /// Starts to fetch what is known to be needed, so that the first request need not wait and an
+    /// unknown cluster shows in the log at once. The jobs start with the next [`Worker::turn`].
+    pub fn warm_up(&mut self, moment: Moment) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        for job in self.site.config.documents() {
+            // Whatever the table says: somebody fetches it, or it is there.
+            let _ = self.look(&job, Want::Usable, moment, &mut todo);
+        }
+        self.finish(todo)
+    }
+
+    /// Joins the workers of this process. Returns the number of the queue to listen to; call
+    /// [`Worker::listens`] with the host's identifier of it.
+    pub fn join(&mut self, now: u64) -> Option<usize> {
+        let place = peers::take_place(&*self.site.store, self.owner, now).ok().flatten()?;
+        self.place = Some((place, 0, 0));
+        Some(place)
+    }
+
+    /// The worker listens to `queue`.
+    pub fn listens(&mut self, queue: u32, now: u64) {
+        if let Some((place, own, seen)) = &mut self.place {
+            (*own, *seen) = (queue, now);
+            // A store that fails here fails again at the next sign of life.
+            let _ = peers::alive(&*self.site.store, *place, self.owner, queue, now);
+        }
+    }
+
+    /// Whether the worker has lost its place among the workers and must [`Worker::join`] again.
+    pub fn is_alone(&self) -> bool {
+        self.place.is_none()
+    }
+
+    fn finish(&self, mut todo: Vec<Todo>) -> Vec<Todo> {
+        todo.extend(self.site.take_log().into_iter().map(Todo::Log));
+        todo
+    }
+
+    fn table(&self, now: u64) -> Table<'_> {
+        let seal = &self.site.config.seal;
+        Table { store: &*self.site.store, seal, owner: self.owner, now }
+    }
+}
