@@ -1,0 +1,486 @@
+//! Our upgrade against our own Resource AS: two cores and a clock.
+
+mod support;
+
+use jagway_core::http::{Answer, CallFailed, Callout};
+use jagway_core::worker::{AfterResponse, Verdict};
+use serde_json::{Value, json};
+use support::*;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const HOST: &str = "tickets.internal.example";
+
+/// The other side: the identity provider by hand, the Resource AS by our own core.
+struct OtherSide {
+    resource_as: Process,
+    exchanges: usize,
+    redemptions: usize,
+    /// Form of the last token exchange.
+    exchanged: Vec<(String, String)>,
+}
+
+impl OtherSide {
+    fn new() -> Self {
+        let mut config = accept_config();
+        let secret = jagway_core::digest::sha256(b"as-secret");
+        let secret = jagway_core::digest::hex(&secret);
+        config["authorization_server"]["clients"]["claude"]["secret_sha256"] = json!(secret);
+        Self {
+            resource_as: Process::new(&config, 1),
+            exchanges: 0,
+            redemptions: 0,
+            exchanged: Vec::new(),
+        }
+    }
+
+    fn answer(&mut self, callout: &Callout) -> Result<Answer, CallFailed> {
+        match (callout.cluster.as_str(), callout.path.as_str()) {
+            ("idp", "/.well-known/oauth-authorization-server") => json_answer(404, &json!({})),
+            ("idp", "/.well-known/openid-configuration") => json_answer(
+                200,
+                &json!({
+                    "issuer": IDP,
+                    "token_endpoint": format!("{IDP}/token"),
+                    "jwks_uri": format!("{IDP}/keys"),
+                }),
+            ),
+            ("idp", "/keys") => answer(200, &jwks(&[1])),
+            ("idp", "/token") => {
+                self.exchanges += 1;
+                self.exchanged =
+                    form_urlencoded::parse(callout.body.expose().as_bytes()).into_owned().collect();
+                json_answer(
+                    200,
+                    &json!({
+                        "access_token": id_jag(&format!("grant-{}", self.exchanges)),
+                        "issued_token_type": "urn:ietf:params:oauth:token-type:id-jag",
+                        "token_type": "N_A",
+                        "expires_in": 300,
+                    }),
+                )
+            }
+            ("as", path) => self.at_resource_as(callout, path),
+            other => panic!("nobody asked for {other:?}"),
+        }
+    }
+
+    fn at_resource_as(&mut self, callout: &Callout, path: &str) -> Result<Answer, CallFailed> {
+        self.redemptions += usize::from(path == "/token");
+        let fields: Vec<(&str, &str)> =
+            callout.headers.iter().map(|(name, value)| (*name, value.expose())).collect();
+        let request = request(callout.method, &callout.authority, path, &fields);
+        let body = callout.body.expose().as_bytes().to_vec();
+        let process = &mut self.resource_as;
+        process.request_with_body(0, 1, request, body);
+        process.answer(&mut |_| answer(200, &jwks(&[1])));
+        let Verdict::Reply(reply) = process.verdict() else { panic!("forwarded") };
+        answer(reply.status, reply.body.as_bytes())
+    }
+}
+
+fn id_token(change: Value) -> String {
+    let mut claims = json!({
+        "iss": IDP, "sub": "alice", "aud": "jagway", "iat": NOW, "exp": NOW + 3600,
+    });
+    for (name, value) in change.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    key(1).sign("JWT", &claims)
+}
+
+fn call(fields: &[(&str, &str)]) -> jagway_core::http::Request {
+    request("POST", HOST, "/mcp", fields)
+}
+
+fn bearer(process: &mut Process) -> String {
+    match process.verdict() {
+        Verdict::Forward(edits, _) => edits.set.1.expose().to_owned(),
+        Verdict::Reply(reply) => panic!("{reply:?} {:?}", process.log),
+    }
+}
+
+#[test]
+fn an_id_token_becomes_an_access_token_of_the_resource_as() {
+    let mut process = Process::new(&upgrade_config(), 1);
+    let mut other = OtherSide::new();
+    let token = id_token(json!({}));
+
+    process.request(0, 1, call(&[("authorization", &format!("Bearer {token}")), ("cookie", "x")]));
+    process.answer(&mut |callout| other.answer(callout));
+
+    let Verdict::Forward(edits, after) = process.verdict() else { panic!("{:?}", process.log) };
+    assert!(edits.remove.contains(&"authorization".to_owned()));
+    assert!(edits.remove.contains(&"x-api-key".to_owned()));
+    assert!(edits.remove.contains(&"cookie".to_owned()));
+    assert!(matches!(after, AfterResponse::DropTokenOn401(..)));
+    // The other core takes what this one got.
+    other.resource_as.request(
+        0,
+        2,
+        request(
+            "POST",
+            "mcp.acme.example",
+            "/warehouse",
+            &[("authorization", edits.set.1.expose())],
+        ),
+    );
+    assert_eq!(status(&other.resource_as.verdict()), 0);
+    let sent = |name: &str| {
+        let field = other.exchanged.iter().find(|(field, _)| field == name);
+        field.map(|(_, value)| value.as_str()).unwrap_or_default().to_owned()
+    };
+    assert_eq!(sent("grant_type"), "urn:ietf:params:oauth:grant-type:token-exchange");
+    assert_eq!(sent("requested_token_type"), "urn:ietf:params:oauth:token-type:id-jag");
+    assert_eq!(sent("audience"), AS);
+    assert_eq!(sent("resource"), WAREHOUSE);
+    assert_eq!(sent("scope"), "stock.read");
+    assert_eq!(sent("subject_token"), token);
+    assert_eq!(sent("subject_token_type"), "urn:ietf:params:oauth:token-type:id_token");
+    assert_eq!(sent("client_id"), "jagway");
+}
+
+#[test]
+fn an_api_key_stands_for_the_user_it_is_bound_to_and_never_leaves() {
+    let mut process = Process::new(&upgrade_config(), 1);
+    let mut other = OtherSide::new();
+
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| {
+        assert!(!callout.body.expose().contains("bot-key"));
+        other.answer(callout)
+    });
+
+    assert!(bearer(&mut process).starts_with("Bearer "));
+    let sent = |name: &str| other.exchanged.iter().find(|(field, _)| field == name).unwrap();
+    assert_eq!(sent("subject_token").1, "bot-refresh-token");
+    assert_eq!(sent("subject_token_type").1, "urn:ietf:params:oauth:token-type:refresh_token");
+}
+
+#[test]
+fn the_token_is_kept_for_its_subject_and_for_nobody_else() {
+    let mut process = Process::new(&upgrade_config(), 2);
+    let mut other = OtherSide::new();
+    let mut get = |worker: usize, field: (&str, &str)| {
+        process.request(worker, 1, call(&[field]));
+        process.answer(&mut |callout| other.answer(callout));
+        (bearer(&mut process), other.exchanges)
+    };
+
+    let (bot, exchanges) = get(0, ("x-api-key", "bot-key"));
+    assert_eq!(exchanges, 1);
+    assert_eq!(get(0, ("x-api-key", "bot-key")), (bot.clone(), 1), "this worker has it");
+    assert_eq!(get(1, ("x-api-key", "bot-key")), (bot.clone(), 1), "the other one finds it");
+    let (another, exchanges) = get(0, ("x-api-key", "other-key"));
+    assert_ne!(another, bot);
+    assert_eq!(exchanges, 2);
+    let alice = format!("Bearer {}", id_token(json!({})));
+    assert_ne!(get(0, ("authorization", &alice)).0, bot);
+}
+
+#[test]
+fn credentials_that_do_not_pass_spend_nothing() {
+    let expired = id_token(json!({ "iat": NOW - 300, "exp": NOW - 60 }));
+    let cases = [
+        ("nothing", vec![], 401),
+        ("an unknown key", vec![("x-api-key", "guess".to_owned())], 401),
+        ("an empty key", vec![("x-api-key", String::new())], 401),
+        ("an expired ID token", vec![("authorization", format!("Bearer {expired}"))], 401),
+        (
+            "one for another client",
+            vec![("authorization", format!("Bearer {}", id_token(json!({ "aud": "x" }))))],
+            401,
+        ),
+        (
+            "one for several, said to be for another",
+            vec![(
+                "authorization",
+                format!("Bearer {}", id_token(json!({ "aud": ["jagway", "x"], "azp": "x" }))),
+            )],
+            401,
+        ),
+        (
+            "one for several, not said for whom",
+            vec![(
+                "authorization",
+                format!("Bearer {}", id_token(json!({ "aud": ["jagway", "x"] }))),
+            )],
+            401,
+        ),
+        (
+            "one of another issuer",
+            vec![("authorization", format!("Bearer {}", id_token(json!({ "iss": AS }))))],
+            401,
+        ),
+        ("an ID-JAG", vec![("authorization", format!("Bearer {}", id_jag("1")))], 401),
+        (
+            "an access token",
+            vec![("authorization", {
+                let claims = json!({
+                    "iss": IDP, "sub": "a", "aud": "jagway", "iat": NOW, "exp": NOW + 60,
+                });
+                format!("Bearer {}", key(1).sign("at+jwt", &claims))
+            })],
+            401,
+        ),
+        (
+            "a forged one",
+            vec![("authorization", {
+                let key =
+                    jagway_core::signing::SigningKey::from_pem(&pem(2), Some("key-1")).unwrap();
+                let claims = json!({
+                    "iss": IDP, "sub": "a", "aud": "jagway", "iat": NOW, "exp": NOW + 60,
+                });
+                format!("Bearer {}", key.sign("JWT", &claims))
+            })],
+            401,
+        ),
+        ("opaque", vec![("authorization", "Bearer abc".to_owned())], 401),
+        ("Basic", vec![("authorization", "Basic YTpi".to_owned())], 401),
+        (
+            "two credentials",
+            vec![
+                ("authorization", format!("Bearer {}", id_token(json!({})))),
+                ("x-api-key", "bot-key".to_owned()),
+            ],
+            400,
+        ),
+        (
+            "one key twice",
+            vec![("x-api-key", "bot-key".to_owned()), ("x-api-key", "bot-key".to_owned())],
+            400,
+        ),
+    ];
+
+    for (what, fields, code) in cases {
+        let mut process = Process::new(&upgrade_config(), 1);
+        let mut other = OtherSide::new();
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        process.request(0, 1, call(&fields));
+        process.answer(&mut |callout| other.answer(callout));
+        assert_eq!(status(&process.verdict()), code, "{what}: {:?}", process.log);
+        assert_eq!((other.exchanges, other.redemptions), (0, 0), "{what}");
+    }
+}
+
+#[test]
+fn what_the_servers_say_becomes_what_the_caller_may_know() {
+    let no = |error: &str| json!({ "error": error });
+    let cases: Vec<(&str, &str, u16, Value, u16)> = vec![
+        ("idp", "subject gone", 400, no("invalid_grant"), 401),
+        ("idp", "subject refused", 400, no("invalid_request"), 401),
+        ("idp", "we are refused", 401, no("invalid_client"), 502),
+        ("idp", "not allowed", 400, no("unauthorized_client"), 403),
+        ("idp", "no exchange there", 400, no("unsupported_grant_type"), 502),
+        ("idp", "no such target", 400, no("invalid_target"), 403),
+        ("idp", "not entitled", 403, no("access_denied"), 403),
+        ("idp", "step up", 400, no("insufficient_user_authentication"), 401),
+        ("idp", "throttled", 429, no("x"), 503),
+        ("idp", "down", 500, json!("x"), 503),
+        ("idp", "junk", 200, json!([]), 502),
+        ("idp", "redirect", 302, json!({}), 502),
+        ("idp", "no type", 200, json!({ "access_token": id_jag("x"), "token_type": "N_A" }), 502),
+        (
+            "idp",
+            "an access token instead",
+            200,
+            json!({
+                "access_token": id_jag("x"), "token_type": "Bearer",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:id-jag",
+            }),
+            502,
+        ),
+        (
+            "idp",
+            "an ID-JAG for another server",
+            200,
+            json!({
+                "access_token": key(1).sign("oauth-id-jag+jwt", &json!({ "aud": "https://x" })),
+                "token_type": "N_A",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:id-jag",
+            }),
+            502,
+        ),
+        ("as", "grant refused", 400, no("invalid_grant"), 502),
+        ("as", "we are refused", 401, no("invalid_client"), 502),
+        ("as", "no such scope", 400, no("invalid_scope"), 403),
+        ("as", "down", 503, json!({}), 503),
+        ("as", "no token", 200, json!({ "token_type": "Bearer" }), 502),
+        ("as", "not a bearer", 200, json!({ "access_token": "a", "token_type": "mac" }), 502),
+        (
+            "as",
+            "a header's end",
+            200,
+            json!({ "access_token": "a\r\nx: y", "token_type": "Bearer" }),
+            502,
+        ),
+        (
+            "as",
+            "another resource",
+            200,
+            json!({ "access_token": "a", "token_type": "Bearer", "resource": "https://x" }),
+            502,
+        ),
+        (
+            "as",
+            "a life of text",
+            200,
+            json!({ "access_token": "a", "token_type": "Bearer", "expires_in": "300" }),
+            502,
+        ),
+    ];
+
+    for (at, what, code, answer, expected) in cases {
+        let mut process = Process::new(&upgrade_config(), 1);
+        let mut other = OtherSide::new();
+        process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |callout| match (callout.cluster == at, callout.path.as_str()) {
+            (true, "/token") => json_answer(code, &answer),
+            _ => other.answer(callout),
+        });
+        let verdict = process.verdict();
+        assert_eq!(status(&verdict), expected, "{at} {what}: {:?}", process.log);
+        assert_eq!(header(&verdict, "retry-after").is_some(), expected == 503, "{what}");
+        assert_eq!(header(&verdict, "www-authenticate").is_some(), expected == 401, "{what}");
+        let tries = if what == "grant refused" { 2 } else { usize::from(at == "as") };
+        assert_eq!(other.exchanges, tries, "{at} {what}: one new ID-JAG, once");
+    }
+}
+
+#[test]
+fn no_answer_is_an_outage_and_is_logged_with_the_field_to_look_at() {
+    for failed in [CallFailed::NoCluster, CallFailed::NoAnswer] {
+        let mut process = Process::new(&upgrade_config(), 1);
+
+        process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |_| Err(failed));
+
+        assert_eq!(status(&process.verdict()), 503);
+        let path = "identity_providers.acme";
+        assert!(process.log.iter().any(|line| line.starts_with(path)), "{:?}", process.log);
+    }
+}
+
+#[test]
+fn metadata_of_another_issuer_is_not_followed() {
+    let mut process = Process::new(&upgrade_config(), 1);
+
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| {
+        assert_ne!(callout.path, "/token");
+        json_answer(
+            200,
+            &json!({ "issuer": "https://x.example", "token_endpoint": "https://x.example/token" }),
+        )
+    });
+
+    assert_eq!(status(&process.verdict()), 502);
+}
+
+#[test]
+fn an_endpoint_on_another_host_than_its_issuer_is_not_called() {
+    let mut process = Process::new(&upgrade_config(), 1);
+
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| {
+        assert_ne!(callout.path, "/token");
+        json_answer(200, &json!({ "issuer": IDP, "token_endpoint": "https://x.example/token" }))
+    });
+
+    assert_eq!(status(&process.verdict()), 502);
+}
+
+#[test]
+fn a_token_is_refreshed_ahead_while_it_still_serves() {
+    let mut process = Process::new(&upgrade_config(), 1);
+    let mut other = OtherSide::new();
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| other.answer(callout));
+    let first = bearer(&mut process);
+
+    process.now += 200;
+    process.request(0, 2, call(&[("x-api-key", "bot-key")]));
+    assert_eq!(bearer(&mut process), first, "fresh");
+    assert!(process.callouts.is_empty());
+
+    process.now += 60;
+    process.request(0, 3, call(&[("x-api-key", "bot-key")]));
+    assert_eq!(bearer(&mut process), first, "served at once");
+    assert_eq!(process.callouts.len(), 1, "and refreshed behind it");
+    process.callouts.clear();
+
+    process.now += 100;
+    process.request(0, 4, call(&[("x-api-key", "bot-key")]));
+    assert!(process.concluded.is_empty(), "never served after its end");
+}
+
+#[test]
+fn no_token_outlives_the_id_token_it_was_got_with() {
+    let mut process = Process::new(&upgrade_config(), 1);
+    let mut other = OtherSide::new();
+    let token = format!("Bearer {}", id_token(json!({ "exp": NOW + 20 })));
+    process.request(0, 1, call(&[("authorization", &token)]));
+    process.answer(&mut |callout| other.answer(callout));
+    bearer(&mut process);
+
+    process.now += 90;
+    process.request(0, 2, call(&[("authorization", &token)]));
+    process.answer(&mut |callout| other.answer(callout));
+
+    assert_eq!(status(&process.verdict()), 401);
+    assert_eq!(other.exchanges, 1);
+}
+
+#[test]
+fn a_token_that_the_server_refuses_is_dropped_everywhere() {
+    let mut process = Process::new(&upgrade_config(), 2);
+    let mut other = OtherSide::new();
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| other.answer(callout));
+    let Verdict::Forward(_, AfterResponse::DropTokenOn401(key, made_at)) = process.verdict() else {
+        panic!("refused")
+    };
+
+    process.workers[0].token_refused(&key, made_at, NOW);
+
+    for worker in [0, 1] {
+        process.request(worker, 2, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |callout| other.answer(callout));
+        bearer(&mut process);
+    }
+    assert_eq!(other.exchanges, 2, "once anew, for both workers");
+}
+
+#[test]
+fn with_private_key_jwt_the_assertion_goes_to_its_own_audience() {
+    let mut config = upgrade_config();
+    config["identity_providers"]["acme"]["client"] = json!({
+        "id": "jagway",
+        "private_key_jwt": { "key": { "env": "SIGNING_KEY" }, "audience": "token_endpoint" },
+    });
+    let mut process = Process::new(&config, 1);
+    let mut other = OtherSide::new();
+
+    process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+    process.answer(&mut |callout| {
+        if callout.path == "/token" && callout.cluster == "idp" {
+            assert!(callout.headers.iter().all(|(name, _)| *name != "authorization"));
+        }
+        other.answer(callout)
+    });
+
+    bearer(&mut process);
+    let sent = |name: &str| &other.exchanged.iter().find(|(field, _)| field == name).unwrap().1;
+    let type_ = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    assert_eq!(sent("client_assertion_type"), type_);
+    let claims: Value = {
+        use base64::Engine;
+        let part = sent("client_assertion").split('.').nth(1).unwrap();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    assert_eq!(claims["aud"], format!("{IDP}/token"));
+    assert_eq!((&claims["iss"], &claims["sub"]), (&json!("jagway"), &json!("jagway")));
+    assert_eq!(claims["exp"], NOW + 60);
+}
