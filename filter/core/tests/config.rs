@@ -1,4 +1,5 @@
 //! Configurations that are refused, each with the path of its field.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

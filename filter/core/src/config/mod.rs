@@ -60,27 +60,41 @@ impl Config {
 }
 
 impl Config {
+    /// Every authorization server that requests may make Jagway call.
+    pub fn parties(&self) -> Vec<Rc<Party>> {
+        let server = self.authorization_server.iter();
+        let trusted = server.flat_map(|server| &server.identity_providers);
+        let upgrades = self.upgrades().flat_map(|upgrade| {
+            [upgrade.identity_provider.party.clone(), upgrade.resource_as.clone()]
+        });
+        trusted.map(|provider| provider.party.clone()).chain(upgrades).collect()
+    }
+
     /// The documents of other servers that requests will need.
     pub fn documents(&self) -> Vec<Job> {
-        let mut jobs = Vec::new();
         let server = self.authorization_server.iter();
-        jobs.extend(
-            server.flat_map(|s| &s.identity_providers).map(|idp| Job::Keys(idp.party.clone())),
-        );
-        for resource in &self.resources {
-            if let Kind::Upgrade(upgrade) = &resource.kind {
-                let provider = &upgrade.identity_provider.party;
-                if upgrade.callers.iter().any(|caller| matches!(caller, Caller::IdToken)) {
-                    jobs.push(Job::Keys(provider.clone()));
-                }
-                for party in [provider, &upgrade.resource_as] {
-                    if party.token_endpoint.is_none() {
-                        jobs.push(Job::Metadata(party.clone()));
-                    }
+        let trusted = server.flat_map(|server| &server.identity_providers);
+        let mut jobs: Vec<Job> =
+            trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
+        for upgrade in self.upgrades() {
+            let provider = &upgrade.identity_provider.party;
+            if upgrade.callers.iter().any(|caller| matches!(caller, Caller::IdToken)) {
+                jobs.push(Job::Keys(provider.clone()));
+            }
+            for party in [provider, &upgrade.resource_as] {
+                if party.token_endpoint.is_none() {
+                    jobs.push(Job::Metadata(party.clone()));
                 }
             }
         }
         jobs
+    }
+
+    fn upgrades(&self) -> impl Iterator<Item = &Rc<Upgrade>> {
+        self.resources.iter().filter_map(|resource| match &resource.kind {
+            Kind::Upgrade(upgrade) => Some(upgrade),
+            Kind::Accept(_) => None,
+        })
     }
 }
 
