@@ -76,15 +76,15 @@ impl Desk {
             }
             // A cluster that does not exist says so at once, not by a callback.
             next = failed
-                .iter()
-                .flat_map(|key| {
-                    self.worker.borrow_mut().answered(key, Err(CallFailed::NoCluster), moment)
+                .into_iter()
+                .flat_map(|(key, failed)| {
+                    self.worker.borrow_mut().answered(&key, Err(failed), moment)
                 })
                 .collect();
         }
     }
 
-    fn one(&self, current: u32, todo: Todo, failed: &mut Vec<Key>) {
+    fn one(&self, current: u32, todo: Todo, failed: &mut Vec<(Key, CallFailed)>) {
         match todo {
             Todo::Log(line) => host::log(Level::Warn, &format!("jagway: {line}")),
             Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
@@ -97,8 +97,8 @@ impl Desk {
             }
             Todo::Tell(queue, key) => host::enqueue(queue, &key),
             Todo::Dispatch(key, callout) => match host::dispatch(&callout) {
-                Some(token) => drop(self.callouts.borrow_mut().insert(token, key)),
-                None => failed.push(key),
+                Ok(token) => drop(self.callouts.borrow_mut().insert(token, key)),
+                Err(error) => failed.push((key, error)),
             },
         }
     }

@@ -7,9 +7,10 @@
 #![allow(unsafe_code, reason = "the host's functions are foreign")]
 
 use jagway_core::flow::Moment;
-use jagway_core::http::{Callout, Headers};
+use jagway_core::http::{CallFailed, Callout, Headers};
 use jagway_core::reply::Reply;
 use jagway_core::store::{Store, Unavailable};
+use proxy_wasm::types::Status;
 use std::time::Duration;
 
 /// Longest a callout may take.
@@ -261,7 +262,7 @@ pub fn enter(context: u32) -> bool {
 
 /// Makes a request. Only from callbacks of the root context: the answer goes to the context that is
 /// active, and an unknown one is a panic in the SDK.
-pub fn dispatch(callout: &Callout) -> Option<u32> {
+pub fn dispatch(callout: &Callout) -> Result<u32, CallFailed> {
     let mut headers = vec![
         (":method", callout.method),
         (":authority", callout.authority.as_str()),
@@ -276,7 +277,10 @@ pub fn dispatch(callout: &Callout) -> Option<u32> {
         Vec::new(),
         CALLOUT_TIMEOUT,
     )
-    .ok()
+    .map_err(|status| match status {
+        Status::BadArgument => CallFailed::NoCluster,
+        _ => CallFailed::NoAnswer,
+    })
 }
 
 /// Calls a host function that hands over memory, and takes that memory.
