@@ -2,7 +2,6 @@
 
 use crate::host::{self, Level, Map};
 use jagway_core::digest::Key;
-use jagway_core::flow::Moment;
 use jagway_core::http::CallFailed;
 use jagway_core::worker::{AfterResponse, StreamId, Todo, Verdict, Worker};
 use std::cell::RefCell;
@@ -67,20 +66,24 @@ impl Desk {
     }
 
     /// Does what the core asks for. `current` is the context whose callback this is.
-    pub fn perform(&self, current: u32, todo: Vec<Todo>, moment: Moment) {
+    pub fn perform(&self, current: u32, todo: Vec<Todo>) {
         let mut next = todo;
         while !next.is_empty() {
             let mut failed = Vec::new();
             for todo in next {
                 self.one(current, todo, &mut failed);
             }
+            if failed.is_empty() {
+                return;
+            }
             // A cluster that does not exist says so at once, not by a callback.
-            next = failed
-                .into_iter()
-                .flat_map(|(key, failed)| {
-                    self.worker.borrow_mut().answered(&key, Err(failed), moment)
-                })
-                .collect();
+            let Some(moment) = host::moment() else {
+                return;
+            };
+            let answered = |(key, failed): (Key, CallFailed)| {
+                self.worker.borrow_mut().answered(&key, Err(failed), moment)
+            };
+            next = failed.into_iter().flat_map(answered).collect();
         }
     }
 

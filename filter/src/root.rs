@@ -35,7 +35,7 @@ impl Root {
         let queue = place.and_then(|place| host::register_queue(&format!("jagway/{place}")));
         if let Some(queue) = queue {
             // What lies there was for the worker that had this place before.
-            while host::dequeue(queue).is_some() {}
+            std::iter::from_fn(|| host::dequeue(queue)).take(MAX_NOTES).for_each(drop);
             desk.worker.borrow_mut().listens(queue, now);
         }
         *desk.queue.borrow_mut() = queue;
@@ -65,7 +65,7 @@ impl Context for Root {
                 _ => Err(CallFailed::NoAnswer),
             };
         let todo = desk.worker.borrow_mut().answered(&key, answer, moment);
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
     }
 }
 
@@ -107,11 +107,11 @@ impl RootContext for Root {
             // An empty note is from a stream of this worker: there is a job to start.
             if let Ok(key) = note.try_into() {
                 let todo = desk.worker.borrow_mut().note(&key, moment);
-                desk.perform(self.id, todo, moment);
+                desk.perform(self.id, todo);
             }
         }
         let todo = desk.worker.borrow_mut().turn(moment);
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
     }
 
     fn on_tick(&mut self) {
@@ -123,9 +123,9 @@ impl RootContext for Root {
             // Not when configured: Envoy may not have loaded its clusters then.
             todo.extend(desk.worker.borrow_mut().warm_up(moment));
         }
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
         let todo = desk.worker.borrow_mut().turn(moment);
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
         if desk.worker.borrow().is_alone() {
             self.join(desk, moment.now);
         }

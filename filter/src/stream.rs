@@ -4,8 +4,8 @@ use crate::desk::{Desk, Phase};
 use crate::host::{self, Buffer, Map};
 use jagway_core::error::Error;
 use jagway_core::http::Request;
-use jagway_core::reply::{Reply, Surface};
-use jagway_core::worker::{AfterResponse, Todo, Verdict};
+use jagway_core::reply::{Reply, Surface, cors};
+use jagway_core::worker::AfterResponse;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ impl Stream {
         desk.set_phase(self.id, Phase::Held);
         let body = host::body(Buffer::RequestBody, size).unwrap_or_default();
         let todo = desk.worker.borrow_mut().body(self.id, body, moment);
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
         self.action(desk)
     }
 }
@@ -76,7 +76,7 @@ impl HttpContext for Stream {
         desk.set_phase(self.id, Phase::Held);
         let request = Request { headers, source };
         let todo = desk.worker.borrow_mut().request(self.id, request, !end_of_stream, moment);
-        desk.perform(self.id, todo, moment);
+        desk.perform(self.id, todo);
         self.action(desk)
     }
 
@@ -87,12 +87,7 @@ impl HttpContext for Stream {
         match desk.phase(self.id) {
             Some(Phase::Collecting(limit)) if size > limit => {
                 let todo = desk.worker.borrow_mut().body_too_large(self.id);
-                for todo in todo {
-                    if let Todo::Conclude(_, Verdict::Reply(reply)) = todo {
-                        desk.set_phase(self.id, Phase::Replied);
-                        host::reply(&reply);
-                    }
-                }
+                desk.perform(self.id, todo);
                 Action::Pause
             }
             Some(Phase::Collecting(_)) if end_of_stream => self.body_is_there(desk, size),
@@ -127,7 +122,10 @@ impl HttpContext for Stream {
         let headers = host::headers(Map::Response).unwrap_or_default();
         let refused = headers.sole(":status") == Some(b"401");
         match after {
-            AfterResponse::HideBackendAuthentication => {
+            AfterResponse::HideBackendAuthentication { origin } => {
+                for (name, value) in origin.iter().flat_map(|origin| cors(origin)) {
+                    host::set_header(Map::Response, name, &value);
+                }
                 host::remove_header(Map::Response, "set-cookie");
                 host::remove_header(Map::Response, "www-authenticate");
                 if refused {

@@ -30,6 +30,8 @@ pub enum Surface {
         resource_metadata: String,
         /// Scope to ask for, space-separated.
         scope: String,
+        /// The page that asks, if it is one that may read the answer.
+        origin: Option<String>,
     },
     /// A resource we upgrade for.
     Upgrade,
@@ -59,6 +61,9 @@ impl Reply {
         if let Some(challenge) = challenge(error, surface, status, code) {
             reply.headers.push(("www-authenticate", challenge));
         }
+        if let Surface::Resource { origin: Some(origin), .. } = surface {
+            reply.headers.extend(cors(origin));
+        }
         match error {
             Error::MethodNotAllowed(allow) => reply.headers.push(("allow", (*allow).to_owned())),
             Error::RateLimited => reply.headers.push(("retry-after", "60".to_owned())),
@@ -67,6 +72,15 @@ impl Reply {
         }
         reply
     }
+}
+
+/// Lets a page of `origin` read an answer of a resource (Fetch standard, CORS protocol).
+pub fn cors(origin: &str) -> [(&'static str, String); 3] {
+    [
+        ("access-control-allow-origin", origin.to_owned()),
+        ("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id".to_owned()),
+        ("vary", "Origin".to_owned()),
+    ]
 }
 
 struct Words {
@@ -153,7 +167,7 @@ fn challenge(error: &Error, surface: &Surface, status: u16, code: &str) -> Optio
         Surface::TokenEndpoint(issuer) if status == 401 => {
             Some(format!("Basic realm=\"{}\"", quoted(issuer)))
         }
-        Surface::Resource { resource_metadata, scope } if matches!(status, 400 | 401) => {
+        Surface::Resource { resource_metadata, scope, .. } if matches!(status, 400 | 401) => {
             let mut challenge = "Bearer realm=\"mcp\"".to_owned();
             // RFC 6750 §3.1: no error code when no credentials were sent.
             if *error != Error::NoToken {

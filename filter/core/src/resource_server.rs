@@ -6,7 +6,7 @@ use crate::config::{Accept, AuthorizationServer, Resource};
 use crate::error::Error;
 use crate::http::Request;
 use crate::names;
-use crate::reply::{Reply, Surface};
+use crate::reply::{Reply, Surface, cors};
 use crate::secret::Secret;
 
 /// What becomes of a request's head before it goes upstream.
@@ -27,9 +27,24 @@ pub enum Outcome {
 }
 
 /// Where refusals of this resource point the client to.
-pub fn surface(resource: &Resource, accept: &Accept) -> Surface {
+pub fn surface(resource: &Resource, accept: &Accept, request: &Request) -> Surface {
     let url = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
-    Surface::Resource { resource_metadata: url.as_str().to_owned(), scope: accept.scopes.join(" ") }
+    Surface::Resource {
+        resource_metadata: url.as_str().to_owned(),
+        scope: accept.scopes.join(" "),
+        origin: allowed_origin(resource, accept, request).map(str::to_owned),
+    }
+}
+
+/// The page that asks, if there is one and it is allowed.
+pub fn allowed_origin<'a>(
+    resource: &Resource,
+    accept: &Accept,
+    request: &'a Request,
+) -> Option<&'a str> {
+    let origin = request.headers.text("origin")?;
+    let mut allowed = accept.allowed_origins.iter().map(String::as_str);
+    (origin == resource.resource.origin() || allowed.any(|other| other == origin)).then_some(origin)
 }
 
 /// Checks a request in order: origin, preflight, no token in the query, one bearer token, which is
@@ -44,17 +59,12 @@ pub fn check(
     now: u64,
 ) -> Result<Outcome, Error> {
     // MCP transport: a browser page on another site must not reach the server.
-    let mut origins = request.headers.all("origin");
-    let allowed = |origin: &[u8]| {
-        let mut list = accept.allowed_origins.iter().map(String::as_str);
-        origin == resource.resource.origin().as_bytes()
-            || list.any(|allowed| allowed.as_bytes() == origin)
-    };
-    if !origins.all(allowed) {
+    let origin = allowed_origin(resource, accept, request);
+    if origin.is_none() && request.headers.has("origin") {
         return Err(Error::Origin);
     }
     if request.method() == "OPTIONS" && request.headers.has("access-control-request-method") {
-        return Ok(Outcome::Preflight(preflight(request)));
+        return Ok(Outcome::Preflight(preflight(origin)));
     }
     let is_token = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -110,10 +120,8 @@ fn bearer(request: &Request) -> Result<&[u8], Error> {
     Ok(token)
 }
 
-fn preflight(request: &Request) -> Reply {
-    let origin = request.headers.text("origin").unwrap_or_default().to_owned();
+fn preflight(origin: Option<&str>) -> Reply {
     let mut headers = vec![
-        ("vary", "Origin".to_owned()),
         ("access-control-allow-methods", "GET, POST, DELETE".to_owned()),
         (
             "access-control-allow-headers",
@@ -121,10 +129,7 @@ fn preflight(request: &Request) -> Reply {
              Mcp-Session-Id, Mcp-Method, Mcp-Name"
                 .to_owned(),
         ),
-        ("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id".to_owned()),
     ];
-    if !origin.is_empty() {
-        headers.push(("access-control-allow-origin", origin));
-    }
+    headers.extend(origin.into_iter().flat_map(cors));
     Reply { status: 204, headers, body: String::new() }
 }

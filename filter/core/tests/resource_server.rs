@@ -59,7 +59,7 @@ fn a_good_token_lets_the_request_through_with_the_backends_credential() {
     remove.sort_unstable();
     assert_eq!(remove, ["authorization", "cookie", "dpop", "x-api-key", "x-jagway-subject"]);
     assert_eq!((edits.set.0.as_str(), edits.set.1.expose()), ("x-api-key", "warehouse-key"));
-    assert!(matches!(after, AfterResponse::HideBackendAuthentication));
+    assert!(matches!(after, AfterResponse::HideBackendAuthentication { origin: None }));
 }
 
 #[test]
@@ -210,7 +210,11 @@ fn pages_of_other_origins_are_refused_and_preflights_never_go_upstream() {
     assert_eq!(status(&judge("POST", "https://evil.example", false)), 403);
     assert_eq!(status(&judge("POST", "null", false)), 403);
     assert_eq!(status(&judge("OPTIONS", "https://evil.example", true)), 403);
-    assert_eq!(status(&judge("POST", "https://app.example", false)), 401);
+    let unauthorized = judge("POST", "https://app.example", false);
+    assert_eq!(status(&unauthorized), 401);
+    assert_eq!(header(&unauthorized, "access-control-allow-origin"), Some("https://app.example"));
+    let refused = judge("POST", "https://evil.example", false);
+    assert_eq!(header(&refused, "access-control-allow-origin"), None);
     assert_eq!(status(&judge("POST", AS, false)), 401);
     let preflight = judge("OPTIONS", "https://app.example", true);
     assert_eq!(status(&preflight), 204);

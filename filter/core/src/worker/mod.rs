@@ -25,6 +25,8 @@ pub type StreamId = u32;
 
 /// How long a stream waits at most, in seconds.
 const STREAM_DEADLINE: u64 = 10;
+/// How long a token request waits for keys, in seconds: a client's own patience is short.
+const KEYS_DEADLINE: u64 = 3;
 /// Most streams of one worker that wait at once.
 const MAX_WAITING: usize = 10_000;
 
@@ -58,8 +60,11 @@ pub enum Verdict {
 /// What is to be done with the answer of the upstream server.
 #[derive(Debug, Clone)]
 pub enum AfterResponse {
-    /// Hide how we authenticate to the backend.
-    HideBackendAuthentication,
+    /// Hide how we authenticate to the backend, and let the page that asks read the answer.
+    HideBackendAuthentication {
+        /// That page.
+        origin: Option<String>,
+    },
     /// Drop the token under this key, got at this second, if the server refuses it.
     DropTokenOn401(Key, u64),
 }

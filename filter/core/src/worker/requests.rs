@@ -1,7 +1,8 @@
 //! Streams: from a request's head to how it goes on.
 
 use super::{
-    AfterResponse, MAX_WAITING, STREAM_DEADLINE, State, Stream, StreamId, Todo, Verdict, Worker,
+    AfterResponse, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State, Stream, StreamId, Todo,
+    Verdict, Worker,
 };
 use crate::config::Kind;
 use crate::digest::Key;
@@ -47,7 +48,7 @@ impl Worker {
             }
             Ok(Route::Resource(resource)) => match &resource.kind {
                 Kind::Accept(accept) => {
-                    let surface = resource_server::surface(&resource, accept);
+                    let surface = resource_server::surface(&resource, accept, &request);
                     let now = moment.now;
                     let outcome = match &site.config.authorization_server {
                         Some(server) => {
@@ -57,7 +58,11 @@ impl Worker {
                     };
                     match outcome {
                         Ok(Outcome::Forward(edits, _)) => {
-                            let after = AfterResponse::HideBackendAuthentication;
+                            let origin =
+                                resource_server::allowed_origin(&resource, accept, &request);
+                            let after = AfterResponse::HideBackendAuthentication {
+                                origin: origin.map(str::to_owned),
+                            };
                             todo.push(Todo::Conclude(stream, Verdict::Forward(edits, after)));
                         }
                         Ok(Outcome::Preflight(reply)) => {
@@ -144,7 +149,7 @@ impl Worker {
             },
             moment,
         );
-        let deadline = moment.now.saturating_add(STREAM_DEADLINE);
+        let deadline = moment.now.saturating_add(KEYS_DEADLINE);
         self.step(stream, deadline, surface, step, moment, todo);
     }
 
