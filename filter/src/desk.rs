@@ -89,7 +89,8 @@ impl Desk {
 
     fn one(&self, current: u32, todo: Todo, failed: &mut Vec<(Key, CallFailed)>) {
         match todo {
-            Todo::Log(line) => host::log(Level::Warn, &format!("jagway: {line}")),
+            Todo::Warn(line) => host::log(Level::Warn, &format!("jagway: {line}")),
+            Todo::Info(line) => host::log(Level::Info, &format!("jagway: {line}")),
             Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
             Todo::Collect(stream, limit) => self.set_phase(stream, Phase::Collecting(limit)),
             // Without a queue of its own the worker takes its turn with the next tick.

@@ -79,7 +79,7 @@ impl Worker {
             if let Some(stream) = self.streams.remove(&id) {
                 if matches!(stream.state, State::Collecting(_)) {
                     let hint = "no body came; is allow_on_headers_stop_iteration set?";
-                    todo.push(Todo::Log(hint.to_owned()));
+                    todo.push(Todo::Warn(hint.to_owned()));
                 }
                 self.refuse(id, &Error::Deadline, &stream.surface, &mut todo);
             }
@@ -151,7 +151,7 @@ impl Worker {
         let key = job.key();
         let random = of_fields(&[b"nonce", &moment.entropy, &key]);
         if self.table(moment.now).publish(job, &result, &random).is_err() {
-            todo.push(Todo::Log("the shared store does not take a result".to_owned()));
+            todo.push(Todo::Warn("the shared store does not take a result".to_owned()));
         }
         let own = self.place.map(|(_, queue, _)| queue);
         let peers = peers::queues(&*self.site.store, moment.now).unwrap_or_default();

@@ -44,8 +44,10 @@ pub enum Todo {
     Dispatch(Key, Callout),
     /// Put the note into this queue.
     Tell(u32, Key),
-    /// Write a line to the log.
-    Log(String),
+    /// Write a line to the log: something the operator should look at.
+    Warn(String),
+    /// Write a line to the log: a request was refused.
+    Info(String),
 }
 
 /// How a stream goes on.
@@ -148,7 +150,7 @@ impl Worker {
     }
 
     fn finish(&self, mut todo: Vec<Todo>) -> Vec<Todo> {
-        todo.extend(self.site.take_log().into_iter().map(Todo::Log));
+        todo.extend(self.site.take_log().into_iter().map(Todo::Warn));
         todo
     }
 

@@ -200,7 +200,7 @@ impl Worker {
         surface: &Surface,
         todo: &mut Vec<Todo>,
     ) {
-        todo.push(Todo::Log(format!("refused [{}] {error:?}", error.code())));
+        todo.push(Todo::Info(format!("refused [{}] {error:?}", error.code())));
         todo.push(Todo::Conclude(id, Verdict::Reply(Reply::refusal(error, surface))));
     }
 }

@@ -292,7 +292,7 @@ impl Process {
             match todo {
                 Todo::Conclude(stream, verdict) => self.concluded.push((worker, stream, verdict)),
                 Todo::Dispatch(key, callout) => self.callouts.push((worker, key, callout)),
-                Todo::Log(line) => self.log.push(line),
+                Todo::Warn(line) | Todo::Info(line) => self.log.push(line),
                 Todo::Collect(..) => {}
                 Todo::Wake => {
                     let moment = self.moment();
