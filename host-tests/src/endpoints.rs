@@ -26,6 +26,8 @@ pub enum Fault {
     Empty,
     /// It answers 200 with this JSON text.
     Body(String),
+    /// It answers with this status, these headers and this body.
+    Answer(u16, Vec<(&'static str, String)>, String),
 }
 
 /// Counters and fault switches of one server, by path.
@@ -108,5 +110,12 @@ async fn switch(State(endpoints): State<Endpoints>, request: Request, next: Next
         Some(Fault::Junk) => (json, "<html>gateway of the day</html>").into_response(),
         Some(Fault::Empty) => (json, Body::empty()).into_response(),
         Some(Fault::Body(text)) => (json, text).into_response(),
+        Some(Fault::Answer(status, headers, body)) => {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            response.body(Body::from(body)).unwrap()
+        }
     }
 }

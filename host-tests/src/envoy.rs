@@ -154,7 +154,7 @@ impl Drop for Envoy {
     }
 }
 
-fn tail(log: &str, count: usize) -> String {
+pub(crate) fn tail(log: &str, count: usize) -> String {
     // Leaving out the inventory that Envoy begins with: long lines, and never the reason.
     let lines: Vec<_> = log.lines().filter(|line| !line.contains("[info][main]")).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")

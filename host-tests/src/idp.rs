@@ -26,6 +26,16 @@ pub struct Idp {
     state: Arc<Acme>,
 }
 
+/// Where an IdP is found.
+pub struct Address {
+    /// The issuer identifier.
+    pub issuer: String,
+    /// Where tokens are exchanged.
+    pub token_endpoint: String,
+    /// Where the keys are published.
+    pub jwks_uri: String,
+}
+
 /// What the administrator allows: this client gets ID-JAGs for that Resource AS.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -112,6 +122,15 @@ impl Idp {
     /// Where the keys are published.
     pub fn jwks_uri(&self) -> String {
         format!("{}/jwks", self.state.issuer)
+    }
+
+    /// All three together.
+    pub fn address(&self) -> Address {
+        Address {
+            issuer: self.issuer().into(),
+            token_endpoint: self.token_endpoint(),
+            jwks_uri: self.jwks_uri(),
+        }
     }
 
     /// Counters and faults, by path.

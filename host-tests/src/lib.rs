@@ -4,11 +4,12 @@
 #![warn(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod bootstrap;
 pub mod client_auth;
 pub mod discovery;
 pub mod endpoints;
 pub mod envoy;
-mod envoy_binary;
+pub mod envoy_binary;
 pub mod idp;
 pub mod journal;
 pub mod jwks;
@@ -16,10 +17,14 @@ pub mod keys;
 pub mod mcp;
 pub mod mcp_client;
 pub mod names;
+pub mod node;
 pub mod oauth;
 pub mod oauth_client;
+pub mod panva;
+pub mod raw;
 pub mod resource_as;
 pub mod server;
+pub mod upstream;
 pub mod wasm;
 pub mod world;
 

@@ -15,7 +15,7 @@ use crate::names::{
 use crate::now;
 
 /// Where the code comes back to; nobody listens there, the redirect is read and not followed.
-const REDIRECT_URI: &str = "http://127.0.0.1/callback";
+pub const REDIRECT_URI: &str = "http://127.0.0.1/callback";
 
 /// A client with what it needs to prove itself.
 #[derive(Clone)]

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::client_auth::{Client, Registry};
 use crate::endpoints::Endpoints;
+use crate::idp::Address;
 use crate::journal::{Journal, Kind, Token, sender};
 use crate::jwks::KeySource;
 use crate::keys::{SigningKey, random_text};
@@ -46,22 +47,21 @@ struct TicketsAs {
 }
 
 impl ResourceAs {
-    /// Starts it for one resource, trusting one IdP.
+    /// Starts it at `place` for one resource, trusting one IdP.
     pub fn start(
+        place: Place,
         journal: &Journal,
         resource: &str,
         scopes: &[&str],
-        idp_issuer: &str,
-        idp_jwks_uri: &str,
+        idp: &Address,
     ) -> Self {
-        let place = Place::find();
         let issuer = place.origin();
         let state = Arc::new(TicketsAs {
             clients: Registry::new(&issuer, &format!("{issuer}/token")),
             resource: resource.into(),
             scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
-            trusted_issuer: idp_issuer.into(),
-            trusted_keys: KeySource::new(idp_jwks_uri, "Tickets AS"),
+            trusted_issuer: idp.issuer.clone(),
+            trusted_keys: KeySource::new(&idp.jwks_uri, "Tickets AS"),
             key: SigningKey::es256("tickets-1"),
             seen: Mutex::default(),
             demands_client_id: AtomicBool::new(false),

@@ -7,13 +7,14 @@ mod ports;
 use serde_json::Value;
 
 use crate::client_auth::AuthMethod;
-use crate::envoy::Envoy;
-use crate::idp::{Connection, Idp};
+use crate::envoy::{Envoy, tail};
+use crate::idp::{Address, Connection, Idp};
 use crate::journal::Journal;
 use crate::keys::{SigningKey, random_text};
 use crate::mcp::tickets::Tickets;
 use crate::mcp::warehouse::Warehouse;
 use crate::oauth_client::{LoginTokens, OauthClient};
+use crate::panva::{Panva, PanvaIdp};
 use crate::resource_as::ResourceAs;
 use crate::server::Place;
 use crate::wasm;
@@ -35,6 +36,8 @@ pub struct Options {
     pub envoy: bool,
     /// Whether Envoy has the filter; without it, it only passes things on and nothing need be built.
     pub filter: bool,
+    /// oidc-provider is the IdP in the place of Acme.
+    pub panva: Option<Panva>,
     /// How Jagway proves itself at the IdP.
     pub idp_auth: AuthMethod,
     /// How Jagway proves itself at the Tickets AS.
@@ -61,6 +64,7 @@ impl Default for Options {
             concurrency: 2,
             envoy: true,
             filter: true,
+            panva: None,
             idp_auth: AuthMethod::Basic,
             tickets_as_auth: AuthMethod::Basic,
             client_id_in_body: false,
@@ -78,8 +82,10 @@ impl Default for Options {
 pub struct World {
     /// What has passed between the parties.
     pub journal: Journal,
-    /// The IdP.
+    /// Acme. Nobody has heard of it in a world whose IdP is oidc-provider.
     pub idp: Idp,
+    /// Where the IdP is found that everybody trusts.
+    pub idp_address: Address,
     /// The authorization server of Tickets.
     pub tickets_as: ResourceAs,
     /// The MCP server that takes EMA tokens only.
@@ -104,14 +110,25 @@ pub struct World {
     pub warehouse_key: String,
     /// The key with which Jagway signs its own tokens.
     pub jagway_key: SigningKey,
+    tickets_connection: Connection,
+    warehouse_connection: Connection,
     egress: HeldPort,
     ingress: HeldPort,
     bootstrap: String,
+    _panva: Option<PanvaIdp>,
 }
 
 impl World {
     /// Starts everything and logs the users in.
     pub async fn start(options: Options) -> Self {
+        match Self::try_start(options).await {
+            Ok(world) => world,
+            Err(log) => panic!("Envoy did not start. The end of its log:\n{}", tail(&log, 30)),
+        }
+    }
+
+    /// As [`World::start`], but gives the log when Envoy refuses the configuration.
+    pub async fn try_start(options: Options) -> Result<Self, String> {
         let mut world = Self::without_envoy(&options).await;
         if options.envoy {
             let wasm = match options.filter {
@@ -124,9 +141,9 @@ impl World {
             world.bootstrap = world.bootstrap(wasm.as_deref(), options);
             let env: Vec<_> =
                 env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            world.envoy = Some(Envoy::start(&world.bootstrap, &env, concurrency).await);
+            world.envoy = Some(Envoy::try_start(&world.bootstrap, &env, concurrency).await?);
         }
-        world
+        Ok(world)
     }
 
     async fn without_envoy(options: &Options) -> Self {
@@ -134,38 +151,57 @@ impl World {
         let (egress, ingress) = (HeldPort::find(), HeldPort::find());
         let warehouse_key = random_text();
 
-        let idp = Idp::start(&journal, options.rs256);
-        let tickets_place = Place::find();
+        let app = OauthClient::new("legacy-app", "EMA client", options.idp_auth);
+        let jagway_at_tickets =
+            OauthClient::new("jagway-at-tickets", "Direct client", options.tickets_as_auth);
+        let claude = OauthClient::new("claude", "EMA client", AuthMethod::Basic);
+
+        let (tickets_place, tickets_as_place) = (Place::find(), Place::find());
         let resource = format!("{}/mcp", tickets_place.origin());
+        let to = |audience: String, there: &OauthClient, resource: String, scopes: [&str; 2]| {
+            let (client_id, client_id_there) = (app.id.clone(), there.id.clone());
+            let (resources, scopes) = (vec![resource], scopes.map(Into::into).into());
+            Connection { client_id, audience, client_id_there, resources, scopes }
+        };
+        let tickets_connection =
+            to(tickets_as_place.origin(), &jagway_at_tickets, resource.clone(), TICKETS_SCOPES);
+        let warehouse_connection =
+            to(ingress.origin(), &claude, format!("{}/mcp", ingress.origin()), STOCK_SCOPES);
+        let connections = [&tickets_connection, &warehouse_connection].map(Clone::clone);
+
+        let idp = Idp::start(&journal, options.rs256);
+        idp.register(app.registration());
+        let (idp_address, panva, alice, ci_bot) = match &options.panva {
+            Some(panva) => {
+                let panva = panva.start(&app, &connections).await;
+                let (alice, ci_bot) = (panva.login("alice").await, panva.login("ci-bot").await);
+                (panva.address(), Some(panva), alice, ci_bot)
+            }
+            None => {
+                connections.into_iter().for_each(|connection| idp.connect(connection));
+                let (alice, ci_bot) =
+                    (log_in(&idp, &app, "alice").await, log_in(&idp, &app, "ci-bot").await);
+                (idp.address(), None, alice, ci_bot)
+            }
+        };
+
         let tickets_as =
-            ResourceAs::start(&journal, &resource, &TICKETS_SCOPES, idp.issuer(), &idp.jwks_uri());
+            ResourceAs::start(tickets_as_place, &journal, &resource, &TICKETS_SCOPES, &idp_address);
         tickets_as.demand_client_id_in_body(options.client_id_in_body);
+        tickets_as.register(jagway_at_tickets.registration());
         let tickets =
             Tickets::start(tickets_place, &journal, tickets_as.issuer(), &tickets_as.jwks_uri());
         let warehouse = Warehouse::start(&journal, &warehouse_key);
 
-        let app = OauthClient::new("legacy-app", "EMA client", options.idp_auth);
-        idp.register(app.registration());
-        let jagway_at_tickets =
-            OauthClient::new("jagway-at-tickets", "Direct client", options.tickets_as_auth);
-        tickets_as.register(jagway_at_tickets.registration());
-        let claude = OauthClient::new("claude", "EMA client", AuthMethod::Basic);
-
-        let alices_password = random_text();
-        let bots_password = random_text();
-        idp.add_user("alice", &alices_password);
-        idp.add_user("ci-bot", &bots_password);
-        let alice = app.login(idp.issuer(), "alice", &alices_password).await;
-        let ci_bot = app.login(idp.issuer(), "ci-bot", &bots_password).await;
-
         let jagway_key =
             if options.eddsa { SigningKey::eddsa("2026-01") } else { SigningKey::es256("2026-01") };
-        let world = Self {
+        Self {
             caller_key: random_text(),
             bootstrap: String::new(),
             envoy: None,
             journal,
             idp,
+            idp_address,
             tickets_as,
             tickets,
             warehouse,
@@ -176,43 +212,22 @@ impl World {
             ci_bot,
             warehouse_key,
             jagway_key,
+            tickets_connection,
+            warehouse_connection,
             egress,
             ingress,
-        };
-        world.idp.connect(world.tickets_connection());
-        world.idp.connect(world.warehouse_connection());
-        world
+            _panva: panva,
+        }
     }
 
     /// What the IdP allows towards Tickets.
     pub fn tickets_connection(&self) -> Connection {
-        self.connection(
-            self.tickets_as.issuer(),
-            &self.jagway_at_tickets,
-            &self.tickets.resource,
-            TICKETS_SCOPES,
-        )
+        self.tickets_connection.clone()
     }
 
     /// What the IdP allows towards Warehouse, that is, towards Jagway as its authorization server.
     pub fn warehouse_connection(&self) -> Connection {
-        self.connection(&self.accept_issuer(), &self.claude, &self.accept_url(), STOCK_SCOPES)
-    }
-
-    fn connection(
-        &self,
-        audience: &str,
-        there: &OauthClient,
-        resource: &str,
-        scopes: [&str; 2],
-    ) -> Connection {
-        Connection {
-            client_id: self.app.id.clone(),
-            audience: audience.into(),
-            client_id_there: there.id.clone(),
-            resources: vec![resource.into()],
-            scopes: scopes.map(Into::into).into(),
-        }
+        self.warehouse_connection.clone()
     }
 
     /// Where legacy clients reach Tickets through Envoy.
@@ -239,4 +254,10 @@ impl World {
     pub fn bootstrap_text(&self) -> &str {
         &self.bootstrap
     }
+}
+
+async fn log_in(idp: &Idp, app: &OauthClient, user: &str) -> LoginTokens {
+    let password = random_text();
+    idp.add_user(user, &password);
+    app.login(idp.issuer(), user, &password).await
 }

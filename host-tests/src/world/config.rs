@@ -24,7 +24,7 @@ impl World {
         let values = [
             ("EGRESS_PORT", self.egress.number().to_string()),
             ("INGRESS_PORT", self.ingress.number().to_string()),
-            ("IDP_PORT", port(self.idp.issuer())),
+            ("IDP_PORT", port(&self.idp_address.issuer)),
             ("TICKETS_AS_PORT", port(self.tickets_as.issuer())),
             ("TICKETS_PORT", self.tickets.server.address().port().to_string()),
             ("WAREHOUSE_PORT", self.warehouse.server.address().port().to_string()),
@@ -66,7 +66,7 @@ impl World {
             client_config(&self.jagway_at_tickets, "TICKETS_AS_SECRET", "TICKETS_AS_KEY");
         json!({
             "allow_insecure_http": true,
-            "identity_providers": {"acme": {"issuer": self.idp.issuer(), "cluster": "idp", "client": at_idp}},
+            "identity_providers": {"acme": {"issuer": self.idp_address.issuer, "cluster": "idp", "client": at_idp}},
             "resources": [{
                 "resource": self.tickets.resource,
                 "upgrade": {
@@ -89,7 +89,7 @@ impl World {
     fn ingress_config(&self) -> Value {
         json!({
             "allow_insecure_http": true,
-            "identity_providers": {"acme": {"issuer": self.idp.issuer(), "cluster": "idp"}},
+            "identity_providers": {"acme": {"issuer": self.idp_address.issuer, "cluster": "idp"}},
             "authorization_server": {
                 "issuer": self.accept_issuer(),
                 "signing_keys": [{"key": {"env": "SIGNING_KEY"}, "kid": self.jagway_key.kid()}],

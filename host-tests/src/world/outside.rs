@@ -38,7 +38,13 @@ impl World {
         let subject = (TOKEN_ID_TOKEN, self.alice.id_token.as_str());
         let scope = STOCK_SCOPES.join(" ");
         self.app
-            .exchange(self.idp.issuer(), subject, &self.accept_issuer(), &self.accept_url(), &scope)
+            .exchange(
+                &self.idp_address.issuer,
+                subject,
+                &self.accept_issuer(),
+                &self.accept_url(),
+                &scope,
+            )
             .await
     }
 
@@ -64,9 +70,9 @@ impl World {
         json!({
             "envoy_admin": self.envoy.as_ref().map(Envoy::admin).unwrap_or_default(),
             "idp": {
-                "issuer": self.idp.issuer(),
-                "token_endpoint": self.idp.token_endpoint(),
-                "jwks_uri": self.idp.jwks_uri(),
+                "issuer": self.idp_address.issuer,
+                "token_endpoint": self.idp_address.token_endpoint,
+                "jwks_uri": self.idp_address.jwks_uri,
                 "client": client(&self.app),
                 "id_token": self.alice.id_token,
                 "refresh_token": self.alice.refresh_token,

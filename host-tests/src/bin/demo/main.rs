@@ -1,6 +1,6 @@
 //! The demo: both directions and four refusals, told hop by hop, against a real Envoy with the filter.
 //!
-//! `cargo demo` runs it once; `cargo demo --hold` keeps the world up afterwards for you to try.
+//! `cargo demo` runs it once; `cargo demo -- --hold` keeps the world up afterwards for you to try.
 
 mod hold;
 mod show;
@@ -14,11 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let held = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+    // The alias ends in `--`, and so does what people are used to write.
+    let arguments = std::env::args().skip(1).filter(|argument| argument != "--");
+    let held = match arguments.collect::<Vec<_>>().as_slice() {
         [] => false,
         [flag] if flag == "--hold" => true,
         _ => {
-            eprintln!("usage: cargo demo [--hold]");
+            eprintln!("usage: cargo demo [-- --hold]");
             return ExitCode::from(2);
         }
     };

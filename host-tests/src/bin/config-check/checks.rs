@@ -1,0 +1,117 @@
+//! The checks, each of what the filter cannot see of its own surroundings.
+
+use host_tests::bootstrap::{Bootstrap, Filter, field, items, text};
+use jagway_core::config::Config;
+use serde_json::Value;
+
+use crate::environment::Environment;
+
+/// Something to tell about one field.
+#[derive(Clone, PartialEq)]
+pub struct Finding {
+    /// Whether it is allowed nevertheless.
+    pub is_warning: bool,
+    /// The field, as the filter would name it in Envoy's log, or a field of what is around it.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Finding {
+    /// Something that must not stay so.
+    pub fn error(path: &str, problem: impl Into<String>) -> Self {
+        Self { is_warning: false, path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// Something that may stay so.
+    pub fn warning(path: &str, problem: impl Into<String>) -> Self {
+        Self { is_warning: true, ..Self::error(path, problem) }
+    }
+}
+
+/// Everything there is to tell about one filter.
+pub fn findings(bootstrap: &Bootstrap, filter: &Filter, no_secrets: bool) -> Vec<Finding> {
+    let environment = Environment::new(filter, no_secrets);
+    let mut findings = environment.findings();
+    match Config::parse(filter.document.as_bytes(), &|name| environment.value(name)) {
+        Err(error) => findings.push(Finding::error(&error.path, error.problem)),
+        Ok(config) => {
+            let warnings = config.warnings.iter();
+            findings.extend(warnings.map(|warning| match warning.split_once(": ") {
+                Some((path, problem)) => Finding::warning(path, problem),
+                None => Finding::warning("(document)", warning),
+            }));
+            findings.extend(clusters(bootstrap, &config));
+        }
+    }
+    findings.extend(plugin(filter));
+    findings.extend(connection_manager(&filter.connection_manager));
+    findings
+}
+
+fn clusters(bootstrap: &Bootstrap, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for party in config.parties() {
+        if bootstrap.clusters.contains(&party.cluster) {
+            continue;
+        }
+        let path = format!("{}.cluster", party.path);
+        let problem = format!("Envoy has no cluster `{}`", party.cluster);
+        let finding = if bootstrap.has_cds {
+            Finding::warning(&path, format!("{problem}, unless CDS brings it"))
+        } else {
+            Finding::error(&path, problem)
+        };
+        // Several resources may go to one identity provider.
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+fn plugin(filter: &Filter) -> Vec<Finding> {
+    let plugin = &filter.plugin;
+    let mut findings = Vec::new();
+    if text(field(field(plugin, "vm_config"), "vm_id")).is_empty() {
+        let problem = "must be set: what workers share, and who else may read it, goes by it";
+        findings.push(Finding::error("vm_config.vm_id", problem));
+    }
+    // An enum may be written as its number; FAIL_OPEN is 3.
+    let policy = field(plugin, "failure_policy");
+    if text(policy) == "FAIL_OPEN" || policy.as_u64() == Some(3) {
+        let problem = "must not be FAIL_OPEN: a fault would let every request through unchecked";
+        findings.push(Finding::error("failure_policy", problem));
+    }
+    if is_true(field(plugin, "fail_open")) {
+        let problem = "must not be true: a fault would let every request through unchecked";
+        findings.push(Finding::error("fail_open", problem));
+    }
+    let fields = filter.fields();
+    let accepts = items(field(&fields, "resources")).iter().any(|one| one.get("accept").is_some());
+    if accepts && !is_true(field(plugin, "allow_on_headers_stop_iteration")) {
+        let problem =
+            "must be true for `accept`: else the form sent to the token endpoint never arrives";
+        findings.push(Finding::error("allow_on_headers_stop_iteration", problem));
+    }
+    findings
+}
+
+fn connection_manager(manager: &Value) -> Vec<Finding> {
+    const WHY: &str = "or the server behind may read a path otherwise than the filter did";
+    let mut findings = Vec::new();
+    for path in ["normalize_path", "merge_slashes"] {
+        if !is_true(field(manager, path)) {
+            findings.push(Finding::warning(path, format!("should be true, {WHY}")));
+        }
+    }
+    let path = "path_with_escaped_slashes_action";
+    if text(field(manager, path)) != "REJECT_REQUEST" {
+        findings.push(Finding::warning(path, format!("should be REJECT_REQUEST, {WHY}")));
+    }
+    findings
+}
+
+fn is_true(value: &Value) -> bool {
+    value.as_bool() == Some(true)
+}
