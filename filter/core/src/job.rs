@@ -102,6 +102,12 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Whether this is a "no" to the subject or the client, and not a failure of somebody's: what
+    /// was granted before then counts no longer.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::SubjectRejected | Self::Forbidden | Self::StepUp { .. })
+    }
+
     /// How long, in seconds, waiting requests are told the same without another try.
     pub fn remembered_for(&self) -> u64 {
         match self {

@@ -100,7 +100,7 @@ impl Table<'_> {
     }
 
     /// Writes the result of a job this worker led and gives the lease back. A failure leaves an
-    /// older value that is still usable in place. `random` must never repeat.
+    /// older value that is still usable in place; a refusal does not. `random` must never repeat.
     pub fn publish(
         &self,
         job: &Job,
@@ -128,7 +128,9 @@ impl Table<'_> {
                     });
                 }
                 Err(error) => {
-                    if let Some(value) = &mut entry.value {
+                    if error.is_refusal() {
+                        entry.value = None;
+                    } else if let Some(value) = &mut entry.value {
                         value.refresh_at = self.now.saturating_add(COOL_DOWN);
                     }
                     let until = self.now.saturating_add(error.remembered_for());

@@ -417,6 +417,25 @@ fn a_token_is_refreshed_ahead_while_it_still_serves() {
 }
 
 #[test]
+fn a_refusal_at_the_refresh_ends_the_old_token_and_an_outage_does_not() {
+    for (code, error, expected) in [(503, "down", 0), (400, "invalid_grant", 401)] {
+        let mut process = Process::new(&upgrade_config(), 2);
+        let mut other = OtherSide::new();
+        process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |callout| other.answer(callout));
+        bearer(&mut process);
+
+        process.now += 260;
+        process.request(0, 2, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |_| json_answer(code, &json!({ "error": error })));
+        bearer(&mut process);
+        process.request(0, 3, call(&[("x-api-key", "bot-key")]));
+
+        assert_eq!(status(&process.verdict()), expected, "{error}");
+    }
+}
+
+#[test]
 fn no_token_outlives_the_id_token_it_was_got_with() {
     let mut process = Process::new(&upgrade_config(), 1);
     let mut other = OtherSide::new();
