@@ -136,7 +136,8 @@ impl HttpContext for Stream {
             }
             AfterResponse::DropTokenOn401(key, made_at) => {
                 if let (true, Some(moment)) = (refused, host::moment()) {
-                    desk.worker.borrow_mut().token_refused(&key, made_at, moment.now);
+                    let todo = desk.worker.borrow_mut().token_refused(&key, made_at, moment.now);
+                    desk.perform(self.id, todo);
                 }
             }
         }

@@ -31,6 +31,10 @@ pub fn authenticate<'a>(
     let header = headers.all("authorization").collect::<Vec<_>>();
     let secret = form.get("client_secret");
     let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
+    // Envoy joins two fields into one with a comma, which neither Basic nor Bearer has.
+    if header.iter().any(|value| value.contains(&b',')) {
+        return Err(Error::SeveralClientAuthentications);
+    }
     let methods = header.len() + usize::from(secret.is_some()) + usize::from(assertion.is_some());
     if methods > 1 {
         return Err(Error::SeveralClientAuthentications);

@@ -26,15 +26,14 @@ impl Job {
         }
     }
 
-    /// Where its result lies in the shared store.
-    pub fn place(&self) -> Place {
-        let key = self.key();
+    /// Where a result under `key` lies in the shared store.
+    pub fn place(&self, key: &Key) -> Place {
         match self {
             // As many keys as there are parties in the configuration.
             Self::Metadata(_) | Self::Keys(_) => {
-                Place { key: format!("jagway/document/{}", hex(&key)), ways: 1 }
+                Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
-            Self::Exchange(_) => Place::of_token(&key),
+            Self::Exchange(_) => Place::of_token(key),
         }
     }
 }

@@ -6,21 +6,32 @@ use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 
 /// A key that every worker with the same configuration has, and nobody else.
 #[derive(Clone)]
-pub struct Seal(ChaCha20Poly1305);
+pub struct Seal {
+    cipher: ChaCha20Poly1305,
+    name: Key,
+}
 
 impl Seal {
     /// Derives the key from all `secrets` of the configuration.
     pub fn new(secrets: &[&[u8]]) -> Self {
         let fields: Vec<&[u8]> =
             [b"jagway seal".as_slice()].iter().chain(secrets).copied().collect();
-        Self(ChaCha20Poly1305::new(&of_fields(&fields).into()))
+        let key = of_fields(&fields);
+        let name = of_fields(&[b"jagway seal's name", &key]);
+        Self { cipher: ChaCha20Poly1305::new(&key.into()), name }
+    }
+
+    /// `key` in the name space of this seal: configurations with other secrets, which could not open
+    /// each other's values, do not meet in the shared store.
+    pub fn key_of(&self, key: &Key) -> Key {
+        of_fields(&[&self.name, key])
     }
 
     /// `plain`, encrypted and bound to `name`. `random` must never repeat.
     pub fn close(&self, name: &Key, plain: &[u8], random: &Key) -> Option<Vec<u8>> {
         let (nonce, _) = random.split_at_checked(12)?;
         let payload = Payload { msg: plain, aad: name };
-        let sealed = self.0.encrypt(Nonce::from_slice(nonce), payload).ok()?;
+        let sealed = self.cipher.encrypt(Nonce::from_slice(nonce), payload).ok()?;
         Some([nonce, &sealed].concat())
     }
 
@@ -28,7 +39,7 @@ impl Seal {
     pub fn open(&self, name: &Key, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_at_checked(12)?;
         let payload = Payload { msg: sealed, aad: name };
-        self.0.decrypt(Nonce::from_slice(nonce), payload).ok()
+        self.cipher.decrypt(Nonce::from_slice(nonce), payload).ok()
     }
 }
 

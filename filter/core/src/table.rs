@@ -47,6 +47,7 @@ struct Entry {
     leased_by: u64,
     leased_until: u64,
     tried_at: u64,
+    dropped_at: u64,
     value: Option<Stored>,
     failure: Option<(JobError, u64)>,
 }
@@ -63,8 +64,8 @@ impl Table<'_> {
     /// Looks for a result of `job` that is as good as `want`, taking the lease if there is none and
     /// nobody is at it.
     pub fn look(&self, job: &Job, want: Want) -> Result<Look, Unavailable> {
-        let key = job.key();
-        let place = job.place();
+        let key = self.seal.key_of(&job.key());
+        let place = job.place(&key);
         update(self.store, &place.key, |bytes| {
             let mut entries = decode(bytes);
             let name = base64url(&key);
@@ -81,6 +82,7 @@ impl Table<'_> {
                         leased_by: 0,
                         leased_until: 0,
                         tried_at: 0,
+                        dropped_at: 0,
                         value: None,
                         failure: None,
                     };
@@ -107,9 +109,9 @@ impl Table<'_> {
         result: &Result<Value, JobError>,
         random: &Key,
     ) -> Result<(), Unavailable> {
-        let key = job.key();
+        let key = self.seal.key_of(&job.key());
         let name = base64url(&key);
-        update(self.store, &job.place().key, |bytes| {
+        update(self.store, &job.place(&key).key, |bytes| {
             let mut entries = decode(bytes);
             let Some(entry) = entries.iter_mut().find(|entry| entry.key == name) else {
                 return (None, ());
@@ -141,14 +143,19 @@ impl Table<'_> {
         })
     }
 
-    /// Drops the result of the job under `key` if it is the one made at `made_at`.
-    pub fn forget(&self, key: &Key, place: &Place, made_at: u64) -> Result<(), Unavailable> {
-        let name = base64url(key);
-        update(self.store, &place.key, |bytes| {
+    /// Drops the token under `key` if it is the one made at `made_at`, at most once in
+    /// [`COOL_DOWN`] seconds: a server that refuses every token must not make us ask for one with
+    /// every request.
+    pub fn forget_token(&self, key: &Key, made_at: u64) -> Result<(), Unavailable> {
+        let key = self.seal.key_of(key);
+        let name = base64url(&key);
+        update(self.store, &Place::of_token(&key).key, |bytes| {
             let mut entries = decode(bytes);
+            let cooled = |entry: &Entry| self.now >= entry.dropped_at.saturating_add(COOL_DOWN);
             match entries.iter_mut().find(|entry| entry.key == name) {
-                Some(entry) if entry.value.as_ref().is_some_and(|v| v.made_at <= made_at) => {
+                Some(entry) if made_at_or_before(entry, made_at) && cooled(entry) => {
                     entry.value = None;
+                    entry.dropped_at = self.now;
                     (Some(encode(&entries)), ())
                 }
                 _ => (None, ()),
@@ -218,6 +225,10 @@ impl Table<'_> {
         }
         true
     }
+}
+
+fn made_at_or_before(entry: &Entry, made_at: u64) -> bool {
+    entry.value.as_ref().is_some_and(|value| value.made_at <= made_at)
 }
 
 /// What another module may have written there counts as nothing.

@@ -76,6 +76,10 @@ fn caller(upgrade: &Upgrade, request: &Request) -> Result<SubjectToken, Error> {
         _ => return Err(Error::SeveralCredentials),
     };
     let value = if name == "authorization" {
+        // Envoy joins two fields into one with a comma, which no bearer token has.
+        if value.contains(&b',') {
+            return Err(Error::SeveralCredentials);
+        }
         let (scheme, token) = value.split_at_checked(7).ok_or(Error::NoCredential)?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return Err(Error::NoCredential);

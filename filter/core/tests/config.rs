@@ -298,6 +298,22 @@ fn no_refusal_tells_a_secret() {
 }
 
 #[test]
+fn a_secret_that_was_written_down_is_not_repeated() {
+    let fields = [
+        "/authorization_server/signing_keys/0/key",
+        "/resources/0/accept/credential/value",
+        "/authorization_server/clients/claude/secret_sha256",
+        "/identity_providers/acme/max_id_jag_lifetime",
+    ];
+
+    for field in fields {
+        let (_, problem) = refusal(&with(accept_config(), field, json!("hunter2")));
+        assert!(!problem.contains("hunter2"), "{field}: {problem}");
+        assert!(problem.starts_with("must be"), "{field}: {problem}");
+    }
+}
+
+#[test]
 fn plain_http_is_allowed_only_with_the_switch_and_then_warned_about() {
     let mut config = accept_config();
     config["allow_insecure_http"] = json!(true);

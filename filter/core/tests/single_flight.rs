@@ -224,6 +224,35 @@ fn what_workers_share_is_sealed_and_junk_there_counts_as_nothing() {
 }
 
 #[test]
+fn two_configurations_in_one_vm_do_not_undo_each_others_restraint() {
+    let mut accept = Process::new(&accept_config(), 1);
+    let mut upgrade = upgrade_config();
+    upgrade["identity_providers"]["acme"]["jwks_uri"] = json!(format!("{IDP}/keys"));
+    let mut fetches = 0;
+
+    for round in 0..10 {
+        // The same store, seen with the secrets of another configuration.
+        let mut other = Process::beside(&accept, &upgrade);
+        let unknown = jagway_core::signing::SigningKey::from_pem(&pem(5), Some("unknown")).unwrap();
+        let claims =
+            json!({ "iss": IDP, "aud": "jagway", "sub": "a", "iat": NOW, "exp": NOW + 60 });
+        let bearer = format!("Bearer {}", unknown.sign("JWT", &claims));
+        let fields = [("authorization", bearer.as_str())];
+        other.request(0, 1, request("POST", "tickets.internal.example", "/mcp", &fields));
+        let id_jag = unknown.sign("oauth-id-jag+jwt", &id_jag_claims(&round.to_string()));
+        accept.request_with_body(0, 1, token_request(), grant(&id_jag));
+        for process in [&mut accept, &mut other] {
+            process.answer(&mut |_| {
+                fetches += 1;
+                answer(200, &jwks(&[1]))
+            });
+        }
+    }
+
+    assert_eq!(fetches, 2, "once each");
+}
+
+#[test]
 fn what_is_known_to_be_needed_is_fetched_ahead() {
     let mut process = Process::new(&upgrade_config(), 2);
     let moment: Moment = process.moment();

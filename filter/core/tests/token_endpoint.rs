@@ -375,6 +375,7 @@ fn clients_prove_who_they_are_in_one_of_two_ways() {
         ("no colon", basic("Basic Y2xhdWRl"), none.clone(), 401),
         ("no base64", basic("Basic ***"), none.clone(), 401),
         ("Bearer", basic("Bearer x"), none.clone(), 401),
+        ("two joined", basic("Basic Y2xhdWRlOnMzY3JldA==,Basic eDp5"), none.clone(), 400),
         ("nothing at all", vec![form_type], none.clone(), 401),
         ("a public client", vec![form_type], vec![("client_id", "claude")], 401),
         (

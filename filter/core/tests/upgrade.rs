@@ -246,6 +246,7 @@ fn credentials_that_do_not_pass_spend_nothing() {
             ],
             400,
         ),
+        ("two joined into one field", vec![("authorization", "Bearer a,Bearer b".to_owned())], 400),
         (
             "one key twice",
             vec![("x-api-key", "bot-key".to_owned()), ("x-api-key", "bot-key".to_owned())],
@@ -462,7 +463,10 @@ fn a_token_that_the_server_refuses_is_dropped_everywhere() {
         panic!("refused")
     };
 
-    process.workers[0].token_refused(&key, made_at, NOW);
+    let notes = process.workers[0].token_refused(&key, made_at, NOW);
+    assert_eq!(notes.len(), 1, "the other worker is told");
+    let moment = process.moment();
+    process.workers[1].note(&key, moment);
 
     for worker in [0, 1] {
         process.request(worker, 2, call(&[("x-api-key", "bot-key")]));
@@ -470,6 +474,26 @@ fn a_token_that_the_server_refuses_is_dropped_everywhere() {
         bearer(&mut process);
     }
     assert_eq!(other.exchanges, 2, "once anew, for both workers");
+}
+
+#[test]
+fn a_server_that_refuses_every_token_does_not_cause_an_exchange_a_request() {
+    let mut process = Process::new(&upgrade_config(), 1);
+    let mut other = OtherSide::new();
+
+    for _ in 0..20 {
+        process.now += 1;
+        process.request(0, 1, call(&[("x-api-key", "bot-key")]));
+        process.answer(&mut |callout| other.answer(callout));
+        match process.verdict() {
+            Verdict::Forward(_, AfterResponse::DropTokenOn401(key, made_at)) => {
+                process.workers[0].token_refused(&key, made_at, process.now);
+            }
+            verdict => panic!("{verdict:?}"),
+        }
+    }
+
+    assert_eq!(other.exchanges, 2, "one, and one after the first refusal");
 }
 
 #[test]

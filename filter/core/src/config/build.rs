@@ -24,7 +24,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     let document = serde_json::Value::Object(document);
     let raw: raw::Document = serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
-        ConfigError { path, problem: error.into_inner().to_string() }
+        ConfigError { path, problem: without_values(&error.into_inner().to_string()) }
     })?;
     let reading = Reading {
         env,
@@ -207,5 +207,17 @@ impl Reading<'_> {
 
     fn warn(&self, path: &str, problem: &str) {
         self.warnings.borrow_mut().push(format!("{path}: {problem}"));
+    }
+}
+
+/// serde's words without the values they quote: one may be a secret that somebody wrote down.
+fn without_values(problem: &str) -> String {
+    let quotes_no_value = ["missing field", "unknown field", "duplicate field", "must be "];
+    if quotes_no_value.iter().any(|start| problem.starts_with(start)) {
+        return problem.to_owned();
+    }
+    match problem.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("must be {expected}"),
+        None => "is not of the form it must have".to_owned(),
     }
 }

@@ -57,14 +57,14 @@ pub enum AssertionAudience {
 
 /// A secret by reference: never by value.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a reference: { env: NAME }")]
 pub(super) struct Reference {
     pub env: String,
 }
 
 /// A digest, which may stand in the document.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be 64 hexadecimal digits, or a reference: { env: NAME }")]
 pub(super) enum Digest {
     Literal(String),
     Reference(Reference),

@@ -58,9 +58,10 @@ impl Worker {
         self.finish(todo)
     }
 
-    /// A note from another worker: the job under `key` has a result.
+    /// A note from another worker: there is something new under `key`, a result or the end of one.
     pub fn note(&mut self, key: &Key, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
+        self.site.drop_token(key);
         self.look_again(|job| job.key() == *key, moment, &mut todo);
         self.finish(todo)
     }
@@ -77,7 +78,7 @@ impl Worker {
             .collect();
         for id in late {
             if let Some(stream) = self.streams.remove(&id) {
-                if matches!(stream.state, State::Collecting(_)) {
+                if matches!(stream.state, State::Collecting(..)) {
                     let hint = "no body came; is allow_on_headers_stop_iteration set?";
                     todo.push(Todo::Warn(hint.to_owned()));
                 }
@@ -153,12 +154,16 @@ impl Worker {
         if self.table(moment.now).publish(job, &result, &random).is_err() {
             todo.push(Todo::Warn("the shared store does not take a result".to_owned()));
         }
-        let own = self.place.map(|(_, queue, _)| queue);
-        let peers = peers::queues(&*self.site.store, moment.now).unwrap_or_default();
-        todo.extend(
-            peers.into_iter().filter(|queue| Some(*queue) != own).map(|q| Todo::Tell(q, key)),
-        );
+        todo.extend(self.tell_peers(&key, moment.now));
         self.wake(&key, &result, moment, todo);
+    }
+
+    /// Notes to the other workers: there is something new under `key`.
+    pub(super) fn tell_peers(&self, key: &Key, now: u64) -> Vec<Todo> {
+        let own = self.place.map(|(_, queue, _)| queue);
+        let peers = peers::queues(&*self.site.store, now).unwrap_or_default();
+        let others = peers.into_iter().filter(|queue| Some(*queue) != own);
+        others.map(|queue| Todo::Tell(queue, *key)).collect()
     }
 
     /// Looks again for what streams and jobs wait for.

@@ -25,6 +25,8 @@ pub type StreamId = u32;
 
 /// How long a stream waits at most, in seconds.
 const STREAM_DEADLINE: u64 = 10;
+/// How long a body may take in all, in seconds, however steadily it grows.
+const BODY_DEADLINE: u64 = 30;
 /// How long a token request waits for keys, in seconds: a client's own patience is short.
 const KEYS_DEADLINE: u64 = 3;
 /// Most streams of one worker that wait at once.
@@ -88,7 +90,8 @@ struct Stream {
 }
 
 enum State {
-    Collecting(Request),
+    /// Until the body is there; the number is the second at which it must be, however it grows.
+    Collecting(Request, u64),
     Waiting(Job, Want, Flow<Result<Verdict, Error>>),
 }
 

@@ -1,15 +1,15 @@
 //! Streams: from a request's head to how it goes on.
 
 use super::{
-    AfterResponse, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State, Stream, StreamId, Todo,
-    Verdict, Worker,
+    AfterResponse, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State, Stream,
+    StreamId, Todo, Verdict, Worker,
 };
 use crate::config::Kind;
 use crate::digest::Key;
 use crate::error::Error;
 use crate::flow::{self, Ask, Moment, Step, Told};
 use crate::http::{CallFailed, Request};
-use crate::job::{JobError, Place};
+use crate::job::JobError;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::{self, Outcome};
 use crate::routes::{self, Route};
@@ -39,7 +39,8 @@ impl Worker {
                     Err(error) => self.refuse(stream, &error, &surface, &mut todo),
                     Ok(()) if has_body => {
                         let deadline = moment.now.saturating_add(STREAM_DEADLINE);
-                        let state = State::Collecting(request);
+                        let latest = moment.now.saturating_add(BODY_DEADLINE);
+                        let state = State::Collecting(request, latest);
                         self.hold(stream, Stream { deadline, surface, state }, &mut todo);
                         todo.push(Todo::Collect(stream, token_endpoint::MAX_FORM));
                     }
@@ -94,7 +95,7 @@ impl Worker {
     pub fn body(&mut self, stream: StreamId, body: Vec<u8>, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
         match self.streams.remove(&stream) {
-            Some(Stream { state: State::Collecting(request), .. }) => {
+            Some(Stream { state: State::Collecting(request, _), .. }) => {
                 self.token_request(stream, request, body, moment, &mut todo);
             }
             Some(other) => drop(self.streams.insert(stream, other)),
@@ -114,8 +115,10 @@ impl Worker {
 
     /// Part of a body has arrived: the client is alive.
     pub fn body_grows(&mut self, stream: StreamId, now: u64) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.deadline = now.saturating_add(STREAM_DEADLINE);
+        if let Some(Stream { deadline, state: State::Collecting(_, latest), .. }) =
+            self.streams.get_mut(&stream)
+        {
+            *deadline = now.saturating_add(STREAM_DEADLINE).min(*latest);
         }
     }
 
@@ -125,12 +128,12 @@ impl Worker {
     }
 
     /// The upstream server answered a request that was forwarded with
-    /// [`AfterResponse::DropTokenOn401`] with 401: the token is not used again.
-    pub fn token_refused(&mut self, key: &Key, made_at: u64, now: u64) {
+    /// [`AfterResponse::DropTokenOn401`] with 401: the token is not used again, by any worker.
+    pub fn token_refused(&mut self, key: &Key, made_at: u64, now: u64) -> Vec<Todo> {
         self.site.drop_token(key);
-        let place = Place::of_token(key);
         // If the store fails, the shared token ends by its own expiry.
-        let _ = self.table(now).forget(key, &place, made_at);
+        let _ = self.table(now).forget_token(key, made_at);
+        self.tell_peers(key, now)
     }
 
     fn token_request(

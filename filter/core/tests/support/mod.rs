@@ -235,6 +235,15 @@ impl Process {
         process
     }
 
+    /// Another configuration's worker, with the same store.
+    pub fn beside(other: &Self, config: &Value) -> Self {
+        let mut process = Self::new(config, 0);
+        process.store = other.store.clone();
+        let site = Rc::new(Site::new(parse(config), other.store.clone()));
+        process.workers.push(Worker::new(site, 77));
+        process
+    }
+
     pub fn moment(&self) -> Moment {
         self.entropy.set(self.entropy.get() + 1);
         Moment { now: self.now, entropy: sha256(&self.entropy.get().to_be_bytes()) }
