@@ -23,6 +23,8 @@ pub enum Error {
     Internal(&'static str),
     /// No answer in time.
     Deadline,
+    /// Too many requests wait already.
+    Overloaded,
 
     // --- token endpoint, in the order of its checks ---
     /// The token endpoint takes nothing from the query.
@@ -112,6 +114,7 @@ impl Error {
             Self::HeadersTooLarge => "headers_too_large",
             Self::Internal(_) => "internal",
             Self::Deadline => "deadline",
+            Self::Overloaded => "overloaded",
             Self::QueryAtTokenEndpoint => "query_parameters",
             Self::ContentType => "content_type",
             Self::ContentEncoding => "content_encoding",

@@ -97,6 +97,7 @@ fn words(error: &Error) -> Words {
         Error::HeadersTooLarge => (431, "invalid_request", "too many header fields"),
         Error::Internal(_) => (500, "server_error", "internal error"),
         Error::Deadline => (503, "temporarily_unavailable", "no answer in time"),
+        Error::Overloaded => (503, "temporarily_unavailable", "try again later"),
 
         Error::QueryAtTokenEndpoint => (400, "invalid_request", "parameters go in the body"),
         Error::ContentType => (400, "invalid_request", "the body must be a form"),

@@ -132,6 +132,22 @@ fn a_stream_does_not_wait_for_ever() {
 }
 
 #[test]
+fn only_so_many_streams_wait_at_once() {
+    let mut process = Process::new(&config(), 1);
+    for stream in 0..10_000 {
+        process.request(0, stream, call());
+    }
+    assert!(process.concluded.is_empty());
+
+    process.request(0, 10_000, call());
+
+    let verdict = process.verdict();
+    assert_eq!((status(&verdict), header(&verdict, "retry-after")), (503, Some("5")));
+    process.answer(&mut servers);
+    assert_eq!(all_forwarded(&mut process), 10_000);
+}
+
+#[test]
 fn a_job_whose_answer_never_comes_gives_way_to_another_try() {
     let mut process = Process::new(&config(), 1);
     process.request(0, 1, call());

@@ -4,18 +4,18 @@ use super::{
     AfterResponse, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State, Stream,
     StreamId, Todo, Verdict, Worker,
 };
-use crate::config::Kind;
+use crate::config::{Accept, Kind, Resource, Upgrade};
 use crate::digest::Key;
 use crate::error::Error;
-use crate::flow::{self, Ask, Moment, Step, Told};
+use crate::flow::{self, Ask, Ctx, Moment, Step, Told};
 use crate::http::{CallFailed, Request};
-use crate::job::JobError;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::{self, Outcome};
 use crate::routes::{self, Route};
 use crate::site::Site;
 use crate::token_endpoint;
 use crate::upgrade::{self, Upgraded};
+use std::rc::Rc;
 
 impl Worker {
     /// A request's head has arrived. `has_body` says whether a body follows.
@@ -34,55 +34,22 @@ impl Worker {
                 todo.push(Todo::Conclude(stream, Verdict::Reply(reply)));
             }
             Ok(Route::TokenEndpoint) => {
-                let surface = token_endpoint_surface(&site);
-                match token_endpoint::check_head(&site, &request, moment.now) {
-                    Err(error) => self.refuse(stream, &error, &surface, &mut todo),
-                    Ok(()) if has_body => {
-                        let deadline = moment.now.saturating_add(STREAM_DEADLINE);
-                        let latest = moment.now.saturating_add(BODY_DEADLINE);
-                        let state = State::Collecting(request, latest);
-                        self.hold(stream, Stream { deadline, surface, state }, &mut todo);
-                        todo.push(Todo::Collect(stream, token_endpoint::MAX_FORM));
-                    }
-                    Ok(()) => self.token_request(stream, request, Vec::new(), moment, &mut todo),
-                }
+                self.token_request_head(stream, request, has_body, moment, &mut todo);
             }
             Ok(Route::Resource(resource)) => match &resource.kind {
                 Kind::Accept(accept) => {
-                    let surface = resource_server::surface(&resource, accept, &request);
-                    let now = moment.now;
-                    let outcome = match &site.config.authorization_server {
-                        Some(server) => {
-                            resource_server::check(server, &resource, accept, &request, now)
+                    let verdict = accepted(&site, &resource, accept, &request, moment.now);
+                    match verdict {
+                        Ok(verdict) => todo.push(Todo::Conclude(stream, verdict)),
+                        Err(error) => {
+                            let surface = resource_server::surface(&resource, accept, &request);
+                            self.refuse(stream, &error, &surface, &mut todo);
                         }
-                        None => Err(Error::NotFound),
-                    };
-                    match outcome {
-                        Ok(Outcome::Forward(edits, _)) => {
-                            let origin =
-                                resource_server::allowed_origin(&resource, accept, &request);
-                            let after = AfterResponse::HideBackendAuthentication {
-                                origin: origin.map(str::to_owned),
-                            };
-                            todo.push(Todo::Conclude(stream, Verdict::Forward(edits, after)));
-                        }
-                        Ok(Outcome::Preflight(reply)) => {
-                            todo.push(Todo::Conclude(stream, Verdict::Reply(reply)));
-                        }
-                        Err(error) => self.refuse(stream, &error, &surface, &mut todo),
                     }
                 }
                 Kind::Upgrade(upgrade) => {
                     let upgrade = upgrade.clone();
-                    let step = flow::start(
-                        |ctx| async move {
-                            let Upgraded { edits, key, made_at } =
-                                upgrade::handle(ctx, site, upgrade, request).await?;
-                            let after = AfterResponse::DropTokenOn401(key, made_at);
-                            Ok(Verdict::Forward(edits, after))
-                        },
-                        moment,
-                    );
+                    let step = flow::start(|ctx| upgraded(ctx, site, upgrade, request), moment);
                     let deadline = moment.now.saturating_add(STREAM_DEADLINE);
                     self.step(stream, deadline, Surface::Upgrade, step, moment, &mut todo);
                 }
@@ -136,6 +103,29 @@ impl Worker {
         self.tell_peers(key, now)
     }
 
+    fn token_request_head(
+        &mut self,
+        stream: StreamId,
+        request: Request,
+        has_body: bool,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) {
+        let surface = token_endpoint_surface(&self.site);
+        match token_endpoint::check_head(&self.site, &request, moment.now) {
+            Err(error) => self.refuse(stream, &error, &surface, todo),
+            Ok(()) if has_body => {
+                let deadline = moment.now.saturating_add(STREAM_DEADLINE);
+                let latest = moment.now.saturating_add(BODY_DEADLINE);
+                let state = State::Collecting(request, latest);
+                if self.hold(stream, Stream { deadline, surface, state }, todo) {
+                    todo.push(Todo::Collect(stream, token_endpoint::MAX_FORM));
+                }
+            }
+            Ok(()) => self.token_request(stream, request, Vec::new(), moment, todo),
+        }
+    }
+
     fn token_request(
         &mut self,
         stream: StreamId,
@@ -181,19 +171,22 @@ impl Worker {
                     Some(result) => flow.resume(Told::Job(result), moment),
                     None => {
                         let state = State::Waiting(job, want, flow);
-                        return self.hold(id, Stream { deadline, surface, state }, todo);
+                        self.hold(id, Stream { deadline, surface, state }, todo);
+                        return;
                     }
                 },
             }
         }
     }
 
-    fn hold(&mut self, id: StreamId, stream: Stream, todo: &mut Vec<Todo>) {
+    /// Keeps a stream that waits; refuses it, and says so, if too many do.
+    fn hold(&mut self, id: StreamId, stream: Stream, todo: &mut Vec<Todo>) -> bool {
         if self.streams.len() >= MAX_WAITING {
-            let error = Error::Exchange(JobError::Unavailable);
-            return self.refuse(id, &error, &stream.surface, todo);
+            self.refuse(id, &Error::Overloaded, &stream.surface, todo);
+            return false;
         }
         self.streams.insert(id, stream);
+        true
     }
 
     pub(super) fn refuse(
@@ -206,6 +199,36 @@ impl Worker {
         todo.push(Todo::Info(format!("refused [{}] {error:?}", error.code())));
         todo.push(Todo::Conclude(id, Verdict::Reply(Reply::refusal(error, surface))));
     }
+}
+
+/// A request to a resource that is accepted for: nothing in it ever waits.
+fn accepted(
+    site: &Site,
+    resource: &Resource,
+    accept: &Accept,
+    request: &Request,
+    now: u64,
+) -> Result<Verdict, Error> {
+    let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
+    match resource_server::check(server, resource, accept, request, now)? {
+        Outcome::Preflight(reply) => Ok(Verdict::Reply(reply)),
+        Outcome::Forward(edits, _) => {
+            let origin = resource_server::allowed_origin(resource, accept, request);
+            let origin = origin.map(str::to_owned);
+            Ok(Verdict::Forward(edits, AfterResponse::HideBackendAuthentication { origin }))
+        }
+    }
+}
+
+/// A request to a resource that is upgraded for.
+async fn upgraded(
+    ctx: Ctx,
+    site: Rc<Site>,
+    upgrade: Rc<Upgrade>,
+    request: Request,
+) -> Result<Verdict, Error> {
+    let Upgraded { edits, key, made_at } = upgrade::handle(ctx, site, upgrade, request).await?;
+    Ok(Verdict::Forward(edits, AfterResponse::DropTokenOn401(key, made_at)))
 }
 
 fn token_endpoint_surface(site: &Site) -> Surface {
