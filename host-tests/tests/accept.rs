@@ -58,7 +58,10 @@ async fn a_client_finds_its_way_by_the_documents_alone() {
             "jwks_uri": format!("{issuer}/.well-known/jagway/jwks.json"),
             "grant_types_supported": ["urn:ietf:params:oauth:grant-type:jwt-bearer"],
             "authorization_grant_profiles_supported": ["urn:ietf:params:oauth:grant-profile:id-jag"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "token_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "RS256", "PS256", "EdDSA"],
             "scopes_supported": ["stock.read", "stock.write"],
             "authorization_endpoint": format!("{issuer}/authorize"),
             "response_types_supported": ["none"],

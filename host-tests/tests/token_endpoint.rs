@@ -664,3 +664,42 @@ async fn too_many_requests_of_a_source_or_a_client_are_put_off() {
         assert!(statuses.contains(&429), "{limit}: {statuses:?}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_signs_for_itself_is_authenticated_once_an_assertion() {
+    let key = SigningKey::es256("claude-1");
+    let jwks = json!({ "jwks": { "keys": [key.jwk()] } });
+    let patch = Box::new(move |config: &mut Value| {
+        let client = &mut config["authorization_server"]["clients"]["claude"];
+        client.as_object_mut().unwrap().remove("secret_sha256");
+        client["private_key_jwt"] = jwks;
+    });
+    let options = Options { patch_ingress: Some(patch), concurrency: 4, ..Options::default() };
+    let world = World::start(options).await;
+    let claims = json!({
+        "iss": "claude", "sub": "claude", "aud": world.accept_issuer(), "jti": "1",
+        "iat": now(), "exp": now() + 60,
+    });
+    let assertion = key.sign(&key.header("client-authentication+jwt"), &claims);
+
+    let mut answers = JoinSet::new();
+    for _ in 0..20 {
+        let id_jag = id_jag(&world, |_, _| {});
+        let fields = [
+            ("grant_type", GRANT_JWT_BEARER),
+            ("assertion", id_jag.as_str()),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+        ];
+        let (origin, body) = (world.accept_issuer(), form(&fields));
+        answers.spawn(async move {
+            let request = raw::request("POST", &origin, b"/token", &[FORM], body.as_bytes());
+            raw::send(&origin, &request).await
+        });
+    }
+    let answers = answers.join_all().await;
+
+    let good = answers.iter().filter(|answer| answer.status == 200).count();
+    let refused = answers.iter().filter(|answer| error(answer) == "invalid_client").count();
+    assert_eq!((good, refused), (1, 19));
+}

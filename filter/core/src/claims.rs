@@ -45,6 +45,30 @@ pub fn times(claims: &Map<String, Value>, now: u64, skew: u64) -> Result<(u64, u
     Ok((iat, exp))
 }
 
+/// The `exp`, `nbf`, `iat` of an assertion that must end soon: at `now` (seconds since the epoch), it
+/// is good and has at most `most` seconds to go, with `skew` seconds of grace. Only `exp` must be
+/// there (RFC 7523 §3).
+///
+/// Returns `exp`.
+pub fn near_end(claims: &Map<String, Value>, now: u64, skew: u64, most: u64) -> Result<u64, Fault> {
+    let time = |name| json::seconds(claims, name).map_err(|_| Fault::ClaimType(name));
+    let exp = time("exp")?.ok_or(Fault::Missing("exp"))?;
+    let latest = now.saturating_add(skew);
+    if now >= exp.saturating_add(skew) {
+        return Err(Fault::Expired);
+    }
+    if exp > latest.saturating_add(most) {
+        return Err(Fault::Lifetime);
+    }
+    if time("nbf")?.is_some_and(|nbf| nbf > latest) {
+        return Err(Fault::NotYetValid);
+    }
+    if time("iat")?.is_some_and(|iat| iat > latest) {
+        return Err(Fault::IssuedInFuture);
+    }
+    Ok(exp)
+}
+
 /// `aud` is `expected`, as a string or an array of exactly that string. No prefix, no case, no
 /// slash is forgiven.
 pub fn sole_audience(claims: &Map<String, Value>, expected: &str) -> Result<(), Fault> {

@@ -1,14 +1,23 @@
-//! Authentication of clients at our token endpoint (RFC 6749 §2.3): `client_secret_basic` and
-//! `client_secret_post`.
+//! Authentication of clients at our token endpoint (RFC 6749 §2.3): `client_secret_basic`,
+//! `client_secret_post` and `private_key_jwt`.
 
-use crate::config::{AuthorizationServer, RegisteredClient};
+use crate::client_assertion::{Expected, Received};
+use crate::config::{AuthorizationServer, RegisteredClient, RegisteredCredential};
 use crate::digest::sha256;
 use crate::error::{ClientFault, Error};
 use crate::form::{self, Form};
 use crate::http::Headers;
+use crate::jws::{Algorithm, Fault};
+use crate::names;
+use crate::replay::{self, Spend};
 use crate::secret::same_digest;
+use crate::store::Store;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+/// Algorithms that client assertions may be signed with, as published in our metadata.
+pub const CLIENT_ASSERTION_ALGORITHMS: &[Algorithm] =
+    &[Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::EdDSA];
 
 /// A client that proved who it is.
 pub struct Client<'a> {
@@ -20,13 +29,17 @@ pub struct Client<'a> {
 
 /// The client that sent this request.
 ///
-/// Exactly one method; a well-formed header; a registered client; the right secret; and a
-/// `client_id` parameter, if there is one, that names the same client. A request without any
-/// credential comes from a public client, which is refused.
+/// Exactly one method, the one it is registered for; well-formed; a registered client that proves
+/// itself; and a `client_id` parameter, if there is one, that names the same client. A request
+/// without any credential comes from a public client, which is refused.
+///
+/// A client assertion is spent by this: it counts once, until it ends.
 pub fn authenticate<'a>(
     headers: &Headers,
     form: &Form,
     server: &'a AuthorizationServer,
+    store: &dyn Store,
+    now: u64,
 ) -> Result<Client<'a>, Error> {
     let header = headers.all("authorization").collect::<Vec<_>>();
     let secret = form.get("client_secret");
@@ -39,30 +52,78 @@ pub fn authenticate<'a>(
     if methods > 1 {
         return Err(Error::SeveralClientAuthentications);
     }
-    if assertion.is_some() {
-        return Err(Error::Client(ClientFault::MethodNotOffered));
-    }
-    let (id, secret) = match (header.first(), secret) {
-        (Some(header), _) => basic(header).ok_or(Error::Client(ClientFault::MalformedBasic))?,
+    let client = match (header.first(), secret) {
+        _ if assertion.is_some() => by_assertion(form, server, store, now)?,
+        (Some(header), _) => {
+            let (id, secret) = basic(header).ok_or(Error::Client(ClientFault::MalformedBasic))?;
+            by_secret(&id, &secret, server)?
+        }
         (None, Some(secret)) => {
             let id = form.get("client_id").ok_or(Error::Client(ClientFault::NoCredential))?;
-            (id.to_owned(), secret.to_owned())
+            by_secret(id, secret, server)?
         }
         (None, None) => return Err(Error::Client(ClientFault::NoCredential)),
     };
+    if form.get("client_id").is_some_and(|named| named != client.id) {
+        return Err(Error::Client(ClientFault::Mismatch));
+    }
+    Ok(client)
+}
 
-    let registered = server.clients.get_key_value(&id);
+fn by_secret<'a>(
+    id: &str,
+    secret: &str,
+    server: &'a AuthorizationServer,
+) -> Result<Client<'a>, Error> {
+    let registered = server.clients.get_key_value(id);
     // An unknown client costs the same work as a wrong secret.
-    let expected = registered.map_or([0; 32], |(_, client)| client.secret_sha256);
+    let expected = match registered.map(|(_, client)| &client.credential) {
+        Some(RegisteredCredential::SecretSha256(digest)) => *digest,
+        _ => [0; 32],
+    };
     let proven = same_digest(&sha256(secret.as_bytes()), &expected);
     match registered {
-        Some((id, registration)) if proven => {
-            if form.get("client_id").is_some_and(|named| named != id) {
-                return Err(Error::Client(ClientFault::Mismatch));
-            }
-            Ok(Client { id, registration })
-        }
+        Some((id, registration)) if proven => Ok(Client { id, registration }),
         _ => Err(Error::Client(ClientFault::NotAuthenticated)),
+    }
+}
+
+/// RFC 7521 §4.2, RFC 7523 §2.2. Whatever is wrong with the assertion is `invalid_client`, never
+/// `invalid_grant` (RFC 7523 §3.2).
+fn by_assertion<'a>(
+    form: &Form,
+    server: &'a AuthorizationServer,
+    store: &dyn Store,
+    now: u64,
+) -> Result<Client<'a>, Error> {
+    let fault = |fault| Error::Client(ClientFault::Assertion(fault));
+    if form.get("client_assertion_type") != Some(names::CLIENT_ASSERTION_TYPE) {
+        return Err(Error::Client(ClientFault::MethodNotOffered));
+    }
+    let assertion = form.get("client_assertion").unwrap_or_default().as_bytes();
+    let received = Received::parse(assertion, CLIENT_ASSERTION_ALGORITHMS).map_err(fault)?;
+    let registered = server.clients.get_key_value(received.subject().map_err(fault)?);
+    let Some((id, registration)) = registered else {
+        return Err(Error::Client(ClientFault::NotAuthenticated));
+    };
+    let RegisteredCredential::Keys(keys) = &registration.credential else {
+        return Err(Error::Client(ClientFault::MethodNotRegistered));
+    };
+    let expected = Expected {
+        client_id: id,
+        issuer: server.issuer.as_str(),
+        token_endpoint: server.token_endpoint.as_str(),
+        now,
+        skew: server.skew,
+    };
+    let once = received.verify(keys, &expected).map_err(fault)?;
+    let until = once.expires_at.saturating_add(server.skew).saturating_add(1);
+    // Client identifiers are no URLs with this prefix, so they never meet issuers of ID-JAGs.
+    let issuer = format!("client:{id}");
+    match replay::spend(store, server.issuer.as_str(), &issuer, &once.jti, until, now) {
+        Ok(Spend::First) => Ok(Client { id, registration }),
+        Ok(Spend::Again) => Err(fault(Fault::Replayed)),
+        Ok(Spend::Full) | Err(_) => Err(Error::ReplayStore),
     }
 }
 

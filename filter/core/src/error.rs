@@ -98,6 +98,10 @@ pub enum ClientFault {
     NoCredential,
     /// A method that is not offered.
     MethodNotOffered,
+    /// A method that is offered, but not the one this client is registered for.
+    MethodNotRegistered,
+    /// The client assertion does not pass.
+    Assertion(Fault),
     /// Not registered, or the wrong secret: one reason, so that not even the log line's shape tells.
     NotAuthenticated,
     /// `client_id` is another client's.
@@ -129,6 +133,8 @@ impl Error {
             Self::Client(ClientFault::MalformedBasic) => "client_basic_malformed",
             Self::Client(ClientFault::NoCredential) => "client_public",
             Self::Client(ClientFault::MethodNotOffered) => "client_method",
+            Self::Client(ClientFault::MethodNotRegistered) => "client_method_not_registered",
+            Self::Client(ClientFault::Assertion(fault)) => fault.code(),
             Self::Client(ClientFault::NotAuthenticated) => "client_not_authenticated",
             Self::Client(ClientFault::Mismatch) => "client_id_mismatch",
             Self::ScopeSyntax => "scope_syntax",

@@ -56,6 +56,16 @@ impl KeySet {
         Some(Self { keys })
     }
 
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether any key could verify a token with this `kid` and algorithm.
     pub fn knows(&self, jws: &Jws<'_>) -> bool {
         self.candidates(jws).next().is_some()

@@ -128,20 +128,26 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::RS256, "RS256"),
+        (Self::RS384, "RS384"),
+        (Self::RS512, "RS512"),
+        (Self::PS256, "PS256"),
+        (Self::PS384, "PS384"),
+        (Self::PS512, "PS512"),
+        (Self::ES256, "ES256"),
+        (Self::ES384, "ES384"),
+        (Self::EdDSA, "EdDSA"),
+    ];
+
     /// The algorithm registered under exactly this name.
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "RS256" => Self::RS256,
-            "RS384" => Self::RS384,
-            "RS512" => Self::RS512,
-            "PS256" => Self::PS256,
-            "PS384" => Self::PS384,
-            "PS512" => Self::PS512,
-            "ES256" => Self::ES256,
-            "ES384" => Self::ES384,
-            "EdDSA" => Self::EdDSA,
-            _ => return None,
-        })
+        Self::ALL.iter().find(|(_, other)| *other == name).map(|(algorithm, _)| *algorithm)
+    }
+
+    /// The name it is registered under.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(other, _)| *other == self).map_or("", |(_, name)| name)
     }
 }
 

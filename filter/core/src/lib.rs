@@ -14,11 +14,12 @@
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
 //!   [`peers`] and [`replay`] what workers share through a [`store`].
-//! * The rest: [`config`], [`metadata`], [`client_authentication`], [`form`], [`json`], [`http`],
+//! * The rest: [`config`], [`metadata`], [`client_authentication`] with [`client_assertion`], [`form`], [`json`], [`http`],
 //!   [`names`], [`secret`], [`seal`], [`digest`], [`limits`], [`site`].
 
 pub mod access_token;
 pub mod claims;
+pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_credential;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The documents our Resource AS and the resources publish (RFC 8414 §2, RFC 9728 §2, RFC 7517).
 
+use crate::client_authentication::CLIENT_ASSERTION_ALGORITHMS;
 use crate::config::{Accept, AuthorizationServer, Resource};
 use crate::names;
 use crate::reply::Reply;
@@ -11,13 +12,17 @@ use serde_json::{Value, json};
 /// where the compatibility switch is on, one that always refuses is published for clients whose
 /// parser insists on the member.
 pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Value {
+    let algorithms: Vec<&str> =
+        CLIENT_ASSERTION_ALGORITHMS.iter().map(|algorithm| algorithm.name()).collect();
     let mut document = json!({
         "issuer": server.issuer.as_str(),
         "token_endpoint": server.token_endpoint.as_str(),
         "jwks_uri": server.jwks_uri.as_str(),
         "grant_types_supported": [names::GRANT_JWT_BEARER],
         "authorization_grant_profiles_supported": [names::GRANT_PROFILE_ID_JAG],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported":
+            ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
     });
     if let Some(members) = document.as_object_mut() {
         if !scopes.is_empty() {

@@ -76,7 +76,7 @@ pub async fn handle(
         Some(_) => return Err(Error::UnsupportedGrantType),
     }
 
-    let client = authenticate(&request.headers, &form, server)?;
+    let client = authenticate(&request.headers, &form, server, &*site.store, ctx.now())?;
     let limit = server.per_client_per_minute;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
     if !site.limits.borrow_mut().admit(who, limit, ctx.now()) {

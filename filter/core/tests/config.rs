@@ -130,6 +130,29 @@ fn a_wrong_accept_configuration_is_refused_at_its_field() {
             "authorization_server.clients.claude.secret_sha256",
         ),
         (
+            "/authorization_server/clients/claude/secret_sha256",
+            json!(null),
+            "authorization_server.clients.claude",
+        ),
+        (
+            "/authorization_server/clients/claude/private_key_jwt",
+            json!({ "jwks": { "keys": [] } }),
+            "authorization_server.clients.claude",
+        ),
+        (
+            "/authorization_server/clients/claude",
+            json!({ "private_key_jwt": { "jwks": { "keys": [] } }, "identity_providers": ["acme"] }),
+            "authorization_server.clients.claude.private_key_jwt.jwks",
+        ),
+        (
+            "/authorization_server/clients/claude",
+            json!({
+                "private_key_jwt": { "jwks": { "keys": [{ "kty": "oct", "k": "AAAA" }] } },
+                "identity_providers": ["acme"],
+            }),
+            "authorization_server.clients.claude.private_key_jwt.jwks",
+        ),
+        (
             "/authorization_server/clients/claude/identity_providers",
             json!(["acne"]),
             "authorization_server.clients.claude.identity_providers[0]",

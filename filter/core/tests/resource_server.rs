@@ -299,7 +299,9 @@ fn the_published_documents_say_what_is_offered_and_no_more() {
             "authorization_grant_profiles_supported":
                 ["urn:ietf:params:oauth:grant-profile:id-jag"],
             "token_endpoint_auth_methods_supported":
-                ["client_secret_basic", "client_secret_post"],
+                ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "RS256", "PS256", "EdDSA"],
             "scopes_supported": ["stock.read", "stock.write"],
         })
     );

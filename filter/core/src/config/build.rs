@@ -3,7 +3,7 @@
 use super::fields::{Result, algorithms, cluster, fail, named, not_empty, within};
 use super::{
     AuthorizationServer, Client, ClientCredential, Config, ConfigError, IdentityProvider, Party,
-    RegisteredClient, document, raw, references,
+    RegisteredClient, RegisteredCredential, document, raw, references,
 };
 use crate::jwk::KeySet;
 use crate::jws::Algorithm;
@@ -180,6 +180,32 @@ impl Reading<'_> {
         })
     }
 
+    fn registered_credential(
+        &self,
+        path: &str,
+        raw: &raw::RegisteredClient,
+    ) -> Result<RegisteredCredential> {
+        match (&raw.secret_sha256, &raw.private_key_jwt) {
+            (Some(digest), None) => {
+                let digest = self.digest(&format!("{path}.secret_sha256"), digest)?;
+                Ok(RegisteredCredential::SecretSha256(digest))
+            }
+            (None, Some(registered)) => {
+                let path = format!("{path}.private_key_jwt.jwks");
+                let written = registered.jwks.get("keys").and_then(|keys| keys.as_array());
+                let jwks = serde_json::Value::Object(registered.jwks.clone());
+                let keys = KeySet::parse(jwks.to_string().as_bytes());
+                match keys.filter(|keys| !keys.is_empty()) {
+                    Some(keys) if written.is_some_and(|all| all.len() == keys.len()) => {
+                        Ok(RegisteredCredential::Keys(keys))
+                    }
+                    _ => fail(path, "must be a key set of public keys, all of which can be used"),
+                }
+            }
+            _ => fail(path, "needs exactly one of `secret_sha256` and `private_key_jwt`"),
+        }
+    }
+
     fn registered_client(
         &self,
         path: &str,
@@ -200,7 +226,7 @@ impl Reading<'_> {
             return fail(field, "no identity provider could ever speak for this client");
         }
         Ok(RegisteredClient {
-            secret_sha256: self.digest(&format!("{path}.secret_sha256"), &raw.secret_sha256)?,
+            credential: self.registered_credential(path, raw)?,
             identity_providers: chosen,
         })
     }

@@ -197,10 +197,18 @@ pub struct AuthorizationServer {
 
 /// A client registered at our Resource AS.
 pub struct RegisteredClient {
-    /// SHA-256 of its secret.
-    pub secret_sha256: Key,
+    /// How it proves itself.
+    pub credential: RegisteredCredential,
     /// The identity providers that may speak for it.
     pub identity_providers: Vec<Rc<IdentityProvider>>,
+}
+
+/// How a client proves itself at our token endpoint.
+pub enum RegisteredCredential {
+    /// With a secret, of which this is the SHA-256 (`client_secret_basic`, `client_secret_post`).
+    SecretSha256(Key),
+    /// With an assertion signed by one of these (`private_key_jwt`).
+    Keys(KeySet),
 }
 
 /// One MCP server.

@@ -100,8 +100,16 @@ pub(super) struct RateLimits {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegisteredClient {
-    pub secret_sha256: Digest,
+    pub secret_sha256: Option<Digest>,
+    pub private_key_jwt: Option<RegisteredKeys>,
     pub identity_providers: Vec<String>,
+}
+
+/// Public keys: they may stand in the document.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegisteredKeys {
+    pub jwks: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
