@@ -2,7 +2,6 @@
 //!
 //! [`root`] is the worker's own context: configuration, callouts, queues, time. [`stream`] is one
 //! request. [`desk`] is what they share, and does what the core asks for. [`host`] is the host.
-#![allow(missing_docs, reason = "nothing is exported but the entry point the macro makes")]
 
 mod desk;
 mod host;

@@ -16,6 +16,8 @@
 //!   [`peers`] and [`replay`] what workers share through a [`store`].
 //! * The rest: [`config`], [`metadata`], [`client_authentication`] with [`client_assertion`], [`form`], [`json`], [`http`],
 //!   [`names`], [`secret`], [`seal`], [`digest`], [`limits`], [`site`].
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod access_token;
 pub mod claims;
