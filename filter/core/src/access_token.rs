@@ -2,12 +2,13 @@
 
 use crate::claims;
 use crate::digest::{base64url, of_fields};
+use crate::id_jag::Authentication;
 use crate::json;
 use crate::jwk::KeySet;
 use crate::jws::{self, Algorithm, Fault, HeaderRules};
 use crate::names;
 use crate::signing::SigningKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Algorithms we sign with, hence the only ones accepted.
 const ALGORITHMS: &[Algorithm] = &[Algorithm::EdDSA, Algorithm::ES256];
@@ -26,6 +27,8 @@ pub struct Grant<'a> {
     pub client_id: &'a str,
     /// Granted scope, space-separated; empty for none.
     pub scope: &'a str,
+    /// How the user authenticated at the identity provider.
+    pub authentication: &'a Authentication,
     /// Unique identifier: 128 random bits.
     pub jti: &'a str,
     /// Now, in seconds since the epoch.
@@ -45,8 +48,17 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
         "exp": grant.now.saturating_add(grant.lifetime),
         "jti": grant.jti,
     });
-    if let (Some(claims), false) = (claims.as_object_mut(), grant.scope.is_empty()) {
-        claims.insert("scope".into(), grant.scope.into());
+    let Authentication { acr, auth_time, amr, act } = grant.authentication;
+    let optional = [
+        ("scope", (!grant.scope.is_empty()).then(|| grant.scope.into())),
+        ("acr", acr.as_deref().map(Value::from)),
+        ("auth_time", auth_time.map(Value::from)),
+        ("amr", amr.clone().map(Value::from)),
+        ("act", act.clone()),
+    ];
+    if let Some(claims) = claims.as_object_mut() {
+        let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        claims.extend(present.map(|(name, value)| (name.to_owned(), value)));
     }
     key.sign(names::TYP_ACCESS_TOKEN, &claims)
 }

@@ -57,6 +57,13 @@ pub enum Error {
     KeysUnavailable,
     /// The requested `resource` is not one, not governed here, or not in the grant.
     Target,
+    /// The user authenticated too weakly, or too long ago (RFC 9470, ID-JAG §9.2).
+    InsufficientAuthentication {
+        /// Classes of which one would do, space-separated.
+        acr_values: Option<String>,
+        /// Longest time since the authentication, in seconds.
+        max_age: Option<u64>,
+    },
     /// Nothing of what was asked may be granted.
     NoScopeLeft,
     /// Single use cannot be guaranteed: the store is full or does not answer.
@@ -142,6 +149,7 @@ impl Error {
             Self::IdJag(fault) | Self::AccessToken(fault) | Self::IdToken(fault) => fault.code(),
             Self::KeysUnavailable => "keys_unavailable",
             Self::Target => "target",
+            Self::InsufficientAuthentication { .. } => "insufficient_authentication",
             Self::NoScopeLeft => "no_scope_left",
             Self::ReplayStore => "replay_store",
             Self::Origin => "origin",

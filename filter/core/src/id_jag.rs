@@ -5,6 +5,7 @@ use crate::json;
 use crate::jwk::KeySet;
 use crate::jws::{self, Algorithm, Fault, HeaderRules, Jws};
 use crate::names;
+use serde_json::{Map, Value};
 
 /// An ID-JAG that has passed every check made here. Only [`Received::verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,47 @@ pub struct IdJag {
     pub resources: Option<Vec<String>>,
     /// `scope`, if the grant has it: the upper bound of what may be issued.
     pub scope: Option<String>,
+    /// How the user authenticated, and who acts for them.
+    pub authentication: Authentication,
+}
+
+/// What the grant says of the authentication behind it (ID-JAG §3.1; RFC 8693 §4.1). It is copied into
+/// the access token, so that a resource can ask for more (RFC 9470).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// `acr`: the authentication context class.
+    pub acr: Option<String>,
+    /// `auth_time`, in seconds since the epoch.
+    pub auth_time: Option<u64>,
+    /// `amr`: the methods used.
+    pub amr: Option<Vec<String>>,
+    /// `act`: who acts for the user. Data, never authority.
+    pub act: Option<Value>,
+}
+
+impl Authentication {
+    fn parse(claims: &Map<String, Value>) -> Result<Self, Fault> {
+        let act = claims.get("act");
+        if act.is_some_and(|act| !act.is_object()) {
+            return Err(Fault::ClaimType("act"));
+        }
+        let amr = match claims.get("amr") {
+            None => None,
+            Some(Value::Array(_)) => {
+                let amr = json::strings(claims, "amr").map_err(|_| Fault::ClaimType("amr"))?;
+                amr.map(|amr| amr.into_iter().map(str::to_owned).collect())
+            }
+            Some(_) => return Err(Fault::ClaimType("amr")),
+        };
+        let acr = json::string(claims, "acr").map_err(|_| Fault::ClaimType("acr"))?;
+        Ok(Self {
+            acr: acr.map(str::to_owned),
+            auth_time: json::seconds(claims, "auth_time")
+                .map_err(|_| Fault::ClaimType("auth_time"))?,
+            amr,
+            act: act.cloned(),
+        })
+    }
 }
 
 /// What an ID-JAG is checked against.
@@ -121,6 +163,7 @@ impl<'a> Received<'a> {
             expires_at,
             resources: resources.map(|all| all.into_iter().map(str::to_owned).collect()),
             scope: scope.map(str::to_owned),
+            authentication: Authentication::parse(claims)?,
         })
     }
 }

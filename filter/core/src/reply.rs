@@ -56,8 +56,16 @@ impl Reply {
     /// The refusal for `error` on `surface`.
     pub fn refusal(error: &Error, surface: &Surface) -> Self {
         let Words { status, code, description } = words(error);
-        let mut reply =
-            Self::json(status, &json!({ "error": code, "error_description": description }));
+        let mut body = json!({ "error": code, "error_description": description });
+        if let (Error::InsufficientAuthentication { acr_values, max_age }, Some(members)) =
+            (error, body.as_object_mut())
+        {
+            let acr_values =
+                acr_values.as_deref().map(|values| ("acr_values".into(), values.into()));
+            members.extend(acr_values);
+            members.extend(max_age.map(|seconds| ("max_age".into(), seconds.into())));
+        }
+        let mut reply = Self::json(status, &body);
         if let Some(challenge) = challenge(error, surface, status, code) {
             reply.headers.push(("www-authenticate", challenge));
         }
@@ -129,6 +137,11 @@ fn words(error: &Error) -> Words {
             (503, "temporarily_unavailable", "try again later")
         }
         Error::Target => (400, "invalid_target", "the resource is not acceptable"),
+        Error::InsufficientAuthentication { .. } => (
+            400,
+            "insufficient_user_authentication",
+            "the user has to authenticate again at the identity provider",
+        ),
         Error::NoScopeLeft => (400, "invalid_scope", "nothing of this scope can be granted"),
 
         Error::Origin => (403, "forbidden", "this origin is not allowed"),

@@ -86,9 +86,10 @@ pub async fn handle(
     let assertion = form.get("assertion").ok_or(Error::MissingParameter("assertion"))?;
     let requested = requested(&form)?;
 
-    let grant = verify(&ctx, &site, server, &client, assertion).await?;
+    let (grant, provider) = verify(&ctx, &site, server, &client, assertion).await?;
 
     let (resource, accept) = target(&site.config, &grant, &requested)?;
+    authenticated_enough(provider, &grant, ctx.now(), server.skew)?;
     let scope = granted_scope(accept, &grant, &requested)?;
 
     let until = grant.expires_at.saturating_add(server.skew).saturating_add(1);
@@ -110,6 +111,7 @@ pub async fn handle(
             subject: &grant.subject,
             client_id: client.id,
             scope: &scope,
+            authentication: &grant.authentication,
             jti: &base64url(random.split_at(16).0),
             now: ctx.now(),
             lifetime: server.access_token_lifetime,
@@ -163,13 +165,13 @@ fn requested(form: &Form) -> Result<Requested<'_>, Error> {
 
 /// The ID-JAG in `assertion`, verified with the keys of the issuer it names, which must be one of
 /// ours and one of this client's.
-async fn verify(
+async fn verify<'a>(
     ctx: &Ctx,
     site: &Rc<Site>,
-    server: &AuthorizationServer,
+    server: &'a AuthorizationServer,
     client: &Client<'_>,
     assertion: &str,
-) -> Result<IdJag, Error> {
+) -> Result<(IdJag, &'a IdentityProvider), Error> {
     let providers = &server.identity_providers;
     let algorithms: Vec<_> =
         providers.iter().flat_map(|provider| provider.algorithms.iter().copied()).collect();
@@ -196,7 +198,7 @@ async fn verify(
     };
     let grant = received.verify(&keys, &expected).map_err(Error::IdJag)?;
     may_speak_for(provider, client)?;
-    Ok(grant)
+    Ok((grant, provider))
 }
 
 fn may_speak_for(provider: &Rc<IdentityProvider>, client: &Client<'_>) -> Result<(), Error> {
@@ -205,6 +207,30 @@ fn may_speak_for(provider: &Rc<IdentityProvider>, client: &Client<'_>) -> Result
         true => Ok(()),
         false => Err(Error::IdJag(Fault::IssuerNotForClient)),
     }
+}
+
+/// The user authenticated as the issuer's entry in the configuration asks: in one of these ways, and
+/// not too long ago. A grant that does not say is not enough.
+fn authenticated_enough(
+    provider: &IdentityProvider,
+    grant: &IdJag,
+    now: u64,
+    skew: u64,
+) -> Result<(), Error> {
+    let IdentityProvider { required_acr, max_auth_age, .. } = provider;
+    let acr = grant.authentication.acr.as_ref();
+    let strong = required_acr.is_empty() || acr.is_some_and(|acr| required_acr.contains(acr));
+    let recent = max_auth_age.is_none_or(|age| {
+        let since = grant.authentication.auth_time.map(|time| now.saturating_sub(time));
+        since.is_some_and(|since| since <= age.saturating_add(skew))
+    });
+    if strong && recent {
+        return Ok(());
+    }
+    Err(Error::InsufficientAuthentication {
+        acr_values: (!required_acr.is_empty()).then(|| required_acr.join(" ")),
+        max_age: *max_auth_age,
+    })
 }
 
 /// The one resource the token will open (RFC 8707 §2). Everything the grant names must be governed

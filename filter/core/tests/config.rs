@@ -190,6 +190,12 @@ fn a_wrong_accept_configuration_is_refused_at_its_field() {
         ),
         ("/identity_providers/acme/algorithms", json!([]), "identity_providers.acme.algorithms"),
         (
+            "/identity_providers/acme/required_acr",
+            json!(["a b"]),
+            "identity_providers.acme.required_acr[0]",
+        ),
+        ("/identity_providers/acme/max_auth_age", json!(0), "identity_providers.acme.max_auth_age"),
+        (
             "/identity_providers/acme/max_id_jag_lifetime",
             json!(3601),
             "identity_providers.acme.max_id_jag_lifetime",

@@ -655,3 +655,59 @@ fn the_users_name_in_the_token_is_pairwise_and_the_token_is_a_jwt_of_ours() {
     assert_ne!(parts[1]["sub"], "alice");
     assert_ne!(parts[1]["jti"].as_str().unwrap(), base64url(&sha256(b"")));
 }
+
+#[test]
+fn a_user_who_authenticated_too_weakly_or_too_long_ago_is_sent_back() {
+    let mut config = accept_config();
+    config["identity_providers"]["acme"]["required_acr"] = json!(["mfa", "phr"]);
+    config["identity_providers"]["acme"]["max_auth_age"] = json!(3600);
+    let redeem = |change: Value| {
+        let mut process = Process::new(&config, 1);
+        at_token_endpoint(&mut process, token_request(), grant(&changed(change)))
+    };
+
+    let fresh = json!({ "acr": "mfa", "auth_time": NOW - 3660 });
+    assert_eq!(status(&redeem(fresh)), 200, "just inside the skew");
+    let refused = [
+        json!({ "acr": "mfa", "auth_time": NOW - 3661 }),
+        json!({ "acr": "pwd", "auth_time": NOW }),
+        json!({ "auth_time": NOW }),
+        json!({ "acr": "mfa" }),
+    ];
+    for change in refused {
+        let verdict = redeem(change.clone());
+        assert_eq!(status(&verdict), 400, "{change}");
+        assert_eq!(body(&verdict)["error"], "insufficient_user_authentication");
+        assert_eq!(body(&verdict)["acr_values"], "mfa phr");
+        assert_eq!(body(&verdict)["max_age"], 3600);
+    }
+    let malformed = [
+        json!({ "acr": ["mfa"] }),
+        json!({ "auth_time": "now" }),
+        json!({ "amr": "otp" }),
+        json!({ "act": "robot" }),
+    ];
+    for change in malformed {
+        assert_eq!(body(&redeem(change.clone()))["error"], "invalid_grant", "{change}");
+    }
+}
+
+#[test]
+fn how_the_user_authenticated_travels_into_the_token() {
+    let authentication = json!({
+        "acr": "mfa", "auth_time": NOW - 60, "amr": ["pwd", "otp"], "act": { "sub": "agent-7" },
+    });
+    let (verdict, _) = redeem(&changed(authentication.clone()));
+
+    let token = body(&verdict)["access_token"].as_str().unwrap().to_owned();
+    let claims: Value = {
+        use base64::Engine;
+        let part = token.split('.').nth(1).unwrap();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    for (name, value) in authentication.as_object().unwrap() {
+        assert_eq!(&claims[name], value, "{name}");
+    }
+    assert!(claims.get("email").is_none());
+}

@@ -138,6 +138,10 @@ pub struct IdentityProvider {
     pub algorithms: Vec<Algorithm>,
     /// Longest life of an ID-JAG of its, in seconds.
     pub max_id_jag_lifetime: u64,
+    /// Authentication context classes of which its ID-JAGs must have one; empty: any.
+    pub required_acr: Vec<String>,
+    /// Longest time since the user authenticated there, in seconds.
+    pub max_auth_age: Option<u64>,
     /// Our registration there.
     pub client: Option<Rc<Client>>,
 }

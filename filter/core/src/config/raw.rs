@@ -23,6 +23,9 @@ pub(super) struct IdentityProvider {
     pub token_endpoint: Option<String>,
     pub algorithms: Option<Vec<String>>,
     pub max_id_jag_lifetime: Option<u64>,
+    #[serde(default)]
+    pub required_acr: Vec<String>,
+    pub max_auth_age: Option<u64>,
     pub client: Option<Client>,
 }
 
