@@ -1,9 +1,8 @@
 //! What the contexts of one worker share, and the doing of what the core asks for.
 
 use crate::host::{self, Level, Map};
-use jagway_core::digest::Key;
 use jagway_core::http::CallFailed;
-use jagway_core::worker::{AfterResponse, StreamId, Todo, Verdict, Worker};
+use jagway_core::worker::{AfterResponse, Run, StreamId, Todo, Verdict, Worker};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -14,8 +13,8 @@ pub struct Desk {
     pub root: u32,
     /// The worker.
     pub worker: RefCell<Worker>,
-    /// Which job each callout is for.
-    pub callouts: RefCell<BTreeMap<u32, Key>>,
+    /// Which run of a job each callout is for.
+    pub callouts: RefCell<BTreeMap<u32, Run>>,
     /// The queue the worker listens to.
     pub queue: RefCell<Option<u32>>,
     /// Whether requests must say where they come from.
@@ -80,14 +79,14 @@ impl Desk {
             let Some(moment) = host::moment() else {
                 return;
             };
-            let answered = |(key, failed): (Key, CallFailed)| {
-                self.worker.borrow_mut().answered(&key, Err(failed), moment)
+            let answered = |(run, failed): (Run, CallFailed)| {
+                self.worker.borrow_mut().answered(&run, Err(failed), moment)
             };
             next = failed.into_iter().flat_map(answered).collect();
         }
     }
 
-    fn one(&self, current: u32, todo: Todo, failed: &mut Vec<(Key, CallFailed)>) {
+    fn one(&self, current: u32, todo: Todo, failed: &mut Vec<(Run, CallFailed)>) {
         match todo {
             Todo::Warn(line) => host::log(Level::Warn, &format!("jagway: {line}")),
             Todo::Info(line) => host::log(Level::Info, &format!("jagway: {line}")),
@@ -100,9 +99,9 @@ impl Desk {
                 }
             }
             Todo::Tell(queue, key) => host::enqueue(queue, &key),
-            Todo::Dispatch(key, callout) => match host::dispatch(&callout) {
-                Ok(token) => drop(self.callouts.borrow_mut().insert(token, key)),
-                Err(error) => failed.push((key, error)),
+            Todo::Dispatch(run, callout) => match host::dispatch(&callout) {
+                Ok(token) => drop(self.callouts.borrow_mut().insert(token, run)),
+                Err(error) => failed.push((run, error)),
             },
         }
     }

@@ -53,7 +53,7 @@ impl Context for Root {
         let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
             return;
         };
-        let Some(key) = desk.callouts.borrow_mut().remove(&token) else {
+        let Some(run) = desk.callouts.borrow_mut().remove(&token) else {
             return;
         };
         // A callout that failed comes back with no headers at all.
@@ -64,7 +64,7 @@ impl Context for Root {
                 (Some(status), Some(body)) => Ok(Answer { status, headers, body }),
                 _ => Err(CallFailed::NoAnswer),
             };
-        let todo = desk.worker.borrow_mut().answered(&key, answer, moment);
+        let todo = desk.worker.borrow_mut().answered(&run, answer, moment);
         desk.perform(self.id, todo);
     }
 }

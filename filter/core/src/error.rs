@@ -41,6 +41,8 @@ pub enum Error {
     Form(form::Fault),
     /// A required parameter is absent.
     MissingParameter(&'static str),
+    /// `assertion` is longer than any token read.
+    AssertionTooLarge,
     /// A grant type that is not offered.
     UnsupportedGrantType,
     /// More than one method of client authentication.
@@ -135,6 +137,7 @@ impl Error {
             Self::Form(form::Fault::Repeated) => "parameter_repeated",
             Self::Form(form::Fault::TooMany) => "too_many_parameters",
             Self::MissingParameter(_) => "parameter_missing",
+            Self::AssertionTooLarge => "assertion_too_large",
             Self::UnsupportedGrantType => "grant_type",
             Self::SeveralClientAuthentications => "several_client_authentications",
             Self::Client(ClientFault::MalformedBasic) => "client_basic_malformed",

@@ -42,6 +42,7 @@ impl core::fmt::Debug for Exchange {
 /// audience, resource and scope. Never shared between subjects.
 pub fn key(upgrade: &Upgrade, subject: &SubjectToken) -> Key {
     let party = &upgrade.identity_provider.party;
+    let endpoint = |url: &Option<Url>| url.as_ref().map_or("", Url::as_str).to_owned();
     of_fields(&[
         b"exchange",
         party.issuer.as_str().as_bytes(),
@@ -52,6 +53,9 @@ pub fn key(upgrade: &Upgrade, subject: &SubjectToken) -> Key {
         upgrade.resource_as_client.id.as_bytes(),
         upgrade.resource.as_str().as_bytes(),
         upgrade.scope.as_bytes(),
+        &upgrade.max_token_age.to_be_bytes(),
+        endpoint(&party.token_endpoint).as_bytes(),
+        endpoint(&upgrade.resource_as.token_endpoint).as_bytes(),
         subject.token_type().as_bytes(),
         &sha256(subject.secret().expose().as_bytes()),
     ])

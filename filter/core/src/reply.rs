@@ -121,6 +121,7 @@ fn words(error: &Error) -> Words {
         Error::MissingParameter("grant_type") => (400, "invalid_request", "grant_type is missing"),
         Error::MissingParameter("assertion") => (400, "invalid_request", "assertion is missing"),
         Error::MissingParameter(_) => (400, "invalid_request", "a parameter is missing"),
+        Error::AssertionTooLarge => (400, "invalid_request", "the assertion is too large"),
         Error::UnsupportedGrantType => {
             (400, "unsupported_grant_type", "this grant type is not offered")
         }

@@ -210,7 +210,12 @@ impl Table<'_> {
     /// stays.
     fn make_room(&self, entries: &mut Vec<Entry>, place: &Place) -> bool {
         let ends = |entry: &Entry| entry.value.as_ref().map_or(0, |value| value.usable_until);
-        entries.retain(|entry| entry.leased_until > self.now || ends(entry) > self.now);
+        let remembered = |entry: &Entry| {
+            let failure = entry.failure.as_ref().map_or(0, |(_, until)| *until);
+            let cooling = entry.dropped_at.saturating_add(COOL_DOWN);
+            ends(entry).max(failure).max(cooling).max(entry.leased_until)
+        };
+        entries.retain(|entry| remembered(entry) > self.now);
         while entries.len() >= place.ways {
             let soonest = entries
                 .iter()

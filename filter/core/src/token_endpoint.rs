@@ -14,7 +14,7 @@ use crate::flow::Ctx;
 use crate::form::Form;
 use crate::http::Request;
 use crate::id_jag::{self, IdJag};
-use crate::jws::Fault;
+use crate::jws::{Fault, MAX_TOKEN};
 use crate::names;
 use crate::replay::{self, Spend};
 use crate::reply::Reply;
@@ -84,6 +84,9 @@ pub async fn handle(
     }
 
     let assertion = form.get("assertion").ok_or(Error::MissingParameter("assertion"))?;
+    if assertion.len() > MAX_TOKEN {
+        return Err(Error::AssertionTooLarge);
+    }
     let requested = requested(&form)?;
 
     let (grant, provider) = verify(&ctx, &site, server, &client, assertion).await?;

@@ -164,6 +164,25 @@ fn a_job_whose_answer_never_comes_gives_way_to_another_try() {
 }
 
 #[test]
+fn an_answer_that_comes_too_late_is_not_taken_for_the_next_runs() {
+    let mut process = Process::new(&config(), 1);
+    process.request(0, 1, call());
+    let (_, late, _) = process.callouts.remove(0);
+    process.now += 21;
+    process.tick();
+    process.concluded.clear();
+    process.now += 3;
+    process.request(0, 2, call());
+
+    let moment = process.moment();
+    let todo = process.workers[0].answered(&late, answer(500, b""), moment);
+    assert!(todo.is_empty());
+    process.answer(&mut servers);
+
+    assert_eq!(all_forwarded(&mut process), 1);
+}
+
+#[test]
 fn a_failure_is_told_to_all_who_wait_and_remembered_for_a_moment_only() {
     let mut process = Process::new(&config(), 3);
     for worker in 0..3 {

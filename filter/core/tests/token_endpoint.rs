@@ -116,7 +116,6 @@ fn an_id_jag_of_unsound_form_is_an_invalid_grant() {
         ("impossible length", format!("{head}.{payload}.{signature}AAA"), "b64_noncanonical"),
         ("unused bits set", unused_bits, "b64_noncanonical"),
         ("signature of 63 bytes", format!("{head}.{payload}.{}", &signature[..84]), "signature"),
-        ("too large", "a".repeat(16 * 1024 + 1), "token_too_large"),
         ("header with a twin", raw(r#"{"typ":"a","typ":"b"}"#, "{}"), "header_json"),
         ("header an array", raw("[]", "{}"), "header_json"),
         (
@@ -313,6 +312,12 @@ fn parameters_are_checked_in_their_order() {
         ("another grant", form(&[("grant_type", "password")]), 400, "unsupported_grant_type"),
         ("no assertion", form(&[jwt_bearer]), 400, "invalid_request"),
         ("assertion twice", fields(&[assertion]), 400, "invalid_request"),
+        (
+            "assertion too large",
+            form(&[jwt_bearer, ("assertion", &"a".repeat(16 * 1024 + 1))]),
+            400,
+            "invalid_request",
+        ),
         ("scope twice", fields(&[("scope", "a"), ("scope", "a")]), 400, "invalid_request"),
         ("a secret beside Basic", fields(&[("client_secret", "x")]), 400, "invalid_request"),
         ("an assertion beside Basic", fields(&[("client_assertion", "x")]), 400, "invalid_request"),

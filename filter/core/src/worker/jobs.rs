@@ -1,6 +1,6 @@
 //! Jobs: led by one worker, waited for by all.
 
-use super::{Running, State, Stream, StreamId, Todo, Waits, Worker};
+use super::{Run, Running, State, Stream, StreamId, Todo, Waits, Worker};
 use crate::digest::{Key, of_fields};
 use crate::error::Error;
 use crate::flow::{self, Ask, Moment, Step, Told};
@@ -33,8 +33,9 @@ impl Worker {
                     flow::start(|ctx| exchange::run(ctx, site, exchange), moment)
                 }
             };
-            let deadline = moment.now.saturating_add(LEASE);
-            self.job_step(job, deadline, step, moment, &mut todo);
+            self.runs = self.runs.wrapping_add(1);
+            let run = (self.runs, moment.now.saturating_add(LEASE));
+            self.job_step(job, run, step, moment, &mut todo);
         }
         self.finish(todo)
     }
@@ -42,17 +43,19 @@ impl Worker {
     /// The answer to a [`Todo::Dispatch`], or that there is none.
     pub fn answered(
         &mut self,
-        key: &Key,
+        run: &Run,
         answer: Result<Answer, CallFailed>,
         moment: Moment,
     ) -> Vec<Todo> {
         let mut todo = Vec::new();
-        match self.jobs.remove(key) {
-            Some(Running { job, deadline, on: Waits::ForAnswer(flow) }) => {
+        match self.jobs.remove(&run.key) {
+            Some(Running { job, number, deadline, on: Waits::ForAnswer(flow) })
+                if number == run.number =>
+            {
                 let step = flow.resume(Told::Call(answer), moment);
-                self.job_step(job, deadline, step, moment, &mut todo);
+                self.job_step(job, (number, deadline), step, moment, &mut todo);
             }
-            Some(other) => drop(self.jobs.insert(*key, other)),
+            Some(other) => drop(self.jobs.insert(run.key, other)),
             None => {}
         }
         self.finish(todo)
@@ -109,7 +112,7 @@ impl Worker {
     fn job_step(
         &mut self,
         job: Job,
-        deadline: u64,
+        (number, deadline): (u64, u64),
         mut step: Step<Result<Value, JobError>>,
         moment: Moment,
         todo: &mut Vec<Todo>,
@@ -122,9 +125,9 @@ impl Worker {
                 }
                 Step::Ask(Ask::Call(callout), flow) => {
                     let key = job.key();
-                    todo.push(Todo::Dispatch(key, callout));
+                    todo.push(Todo::Dispatch(Run { key, number }, callout));
                     let on = Waits::ForAnswer(flow);
-                    self.jobs.insert(key, Running { job, deadline, on });
+                    self.jobs.insert(key, Running { job, number, deadline, on });
                     return;
                 }
                 Step::Ask(Ask::Job(other, want), flow) => {
@@ -132,7 +135,7 @@ impl Worker {
                         Some(result) => flow.resume(Told::Job(result), moment),
                         None => {
                             let on = Waits::ForJob(other, want, flow);
-                            self.jobs.insert(job.key(), Running { job, deadline, on });
+                            self.jobs.insert(job.key(), Running { job, number, deadline, on });
                             return;
                         }
                     }
@@ -214,10 +217,10 @@ impl Worker {
             .into_iter()
             .partition::<BTreeMap<_, _>, _>(|(_, running)| awaits(&running.on));
         self.jobs = others;
-        for Running { job, deadline, on } in woken.into_values() {
+        for Running { job, number, deadline, on } in woken.into_values() {
             if let Waits::ForJob(_, _, flow) = on {
                 let step = flow.resume(Told::Job(result.clone()), moment);
-                self.job_step(job, deadline, step, moment, todo);
+                self.job_step(job, (number, deadline), step, moment, todo);
             }
         }
     }

@@ -41,15 +41,23 @@ pub enum Todo {
     Collect(StreamId, usize),
     /// Call [`Worker::turn`] from a callback of the root context.
     Wake,
-    /// Make a request for the job under this key; then call [`Worker::answered`]. Only ever asked
-    /// for by calls that come from the root context.
-    Dispatch(Key, Callout),
+    /// Make a request for this run of a job; then call [`Worker::answered`]. Only ever asked for by
+    /// calls that come from the root context.
+    Dispatch(Run, Callout),
     /// Put the note into this queue.
     Tell(u32, Key),
     /// Write a line to the log: something the operator should look at.
     Warn(String),
     /// Write a line to the log: a request was refused.
     Info(String),
+}
+
+/// One run of the job under a key. An answer that comes too late is for a run that is over, and must
+/// not be taken for the answer of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    key: Key,
+    number: u64,
 }
 
 /// How a stream goes on.
@@ -81,6 +89,7 @@ pub struct Worker {
     streams: BTreeMap<StreamId, Stream>,
     jobs: BTreeMap<Key, Running>,
     backlog: Vec<Job>,
+    runs: u64,
 }
 
 struct Stream {
@@ -97,6 +106,7 @@ enum State {
 
 struct Running {
     job: Job,
+    number: u64,
     deadline: u64,
     on: Waits,
 }
@@ -116,6 +126,7 @@ impl Worker {
             streams: BTreeMap::new(),
             jobs: BTreeMap::new(),
             backlog: Vec::new(),
+            runs: 0,
         }
     }
 

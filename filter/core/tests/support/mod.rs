@@ -3,13 +3,13 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use jagway_core::config::Config;
-use jagway_core::digest::{Key, hex, sha256};
+use jagway_core::digest::{hex, sha256};
 use jagway_core::flow::Moment;
 use jagway_core::http::{Answer, CallFailed, Callout, Headers, Request};
 use jagway_core::signing::SigningKey;
 use jagway_core::site::Site;
 use jagway_core::store::Memory;
-use jagway_core::worker::{StreamId, Todo, Verdict, Worker};
+use jagway_core::worker::{Run, StreamId, Todo, Verdict, Worker};
 use p256::elliptic_curve::SecretKey;
 use p256::pkcs8::EncodePrivateKey;
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ pub struct Process {
     pub workers: Vec<Worker>,
     pub store: Rc<Memory>,
     pub now: u64,
-    pub callouts: Vec<(usize, Key, Callout)>,
+    pub callouts: Vec<(usize, Run, Callout)>,
     pub concluded: Vec<(usize, StreamId, Verdict)>,
     pub log: Vec<String>,
     entropy: Cell<u64>,
@@ -283,9 +283,9 @@ impl Process {
     /// Answers every callout that waits, and those that follow, with what `host` says.
     pub fn answer(&mut self, host: &mut dyn FnMut(&Callout) -> Result<Answer, CallFailed>) {
         while !self.callouts.is_empty() {
-            let (worker, key, callout) = self.callouts.remove(0);
+            let (worker, run, callout) = self.callouts.remove(0);
             let moment = self.moment();
-            let todo = self.workers[worker].answered(&key, host(&callout), moment);
+            let todo = self.workers[worker].answered(&run, host(&callout), moment);
             self.perform(worker, todo);
         }
     }
@@ -300,7 +300,7 @@ impl Process {
         for todo in todo {
             match todo {
                 Todo::Conclude(stream, verdict) => self.concluded.push((worker, stream, verdict)),
-                Todo::Dispatch(key, callout) => self.callouts.push((worker, key, callout)),
+                Todo::Dispatch(run, callout) => self.callouts.push((worker, run, callout)),
                 Todo::Warn(line) | Todo::Info(line) => self.log.push(line),
                 Todo::Collect(..) => {}
                 Todo::Wake => {
