@@ -5,7 +5,7 @@ use crate::jws::Fault;
 use serde_json::{Map, Value};
 
 /// Longest `sub`, `client_id` or `jti` taken.
-const MAX_IDENTIFIER: usize = 256;
+pub const MAX_IDENTIFIER: usize = 256;
 
 /// The claim `name`: present, a non-empty string of at most 256 bytes without control characters.
 /// It becomes a key and a log field.

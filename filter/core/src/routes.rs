@@ -41,7 +41,7 @@ pub fn route(config: &Config, request: &Request) -> Result<Route, Error> {
 }
 
 /// Paths that another parser could read as other paths.
-fn is_ambiguous(path: &str) -> bool {
+pub fn is_ambiguous(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let escaped = ["%2f", "%5c", "%2e", "%00", "%3b"];
     !path.starts_with('/')

@@ -96,6 +96,52 @@ fn a_wrong_accept_configuration_is_refused_at_its_field() {
             json!(" https://x.example"),
             "authorization_server.issuer",
         ),
+        (
+            "/authorization_server/signing_keys/0/kid",
+            json!(""),
+            "authorization_server.signing_keys[0].kid",
+        ),
+        (
+            "/authorization_server/signing_keys/0/kid",
+            json!("k".repeat(257)),
+            "authorization_server.signing_keys[0].kid",
+        ),
+        (
+            "/authorization_server/signing_keys",
+            (0..65)
+                .map(|n| json!({ "key": { "env": "SIGNING_KEY" }, "kid": n.to_string() }))
+                .collect(),
+            "authorization_server.signing_keys",
+        ),
+        ("/authorization_server/rate_limits", json!({}), "authorization_server.rate_limits"),
+        (
+            "/authorization_server/rate_limits",
+            json!({ "per_source_per_minute": 0 }),
+            "authorization_server.rate_limits",
+        ),
+        (
+            "/resources/0/accept/credential/value",
+            json!({ "env": "TWO_LINES" }),
+            "resources[0].accept.credential.value.env",
+        ),
+        ("/resources/0/resource", json!(format!("{AS}/token")), "resources[0]"),
+        ("/resources/0/resource", json!(format!("{AS}/a;b")), "resources[0].resource"),
+        ("/resources/0/resource", json!(format!("{AS}/a%2Fb")), "resources[0].resource"),
+        (
+            "/resources/0/resource",
+            json!(format!("{AS}/{}", "a".repeat(256))),
+            "resources[0].resource",
+        ),
+        (
+            "/identity_providers/acme/client",
+            json!({ "id": "x", "secret": { "env": "IDP_SECRET" } }),
+            "identity_providers.acme.client",
+        ),
+        (
+            "/identity_providers/acme/token_endpoint",
+            json!(format!("{IDP}/token")),
+            "identity_providers.acme.token_endpoint",
+        ),
         ("/authorization_server/signing_keys", json!([]), "authorization_server.signing_keys"),
         (
             "/authorization_server/signing_keys",
@@ -295,6 +341,10 @@ fn a_wrong_upgrade_configuration_is_refused_at_its_field() {
     let again = twice["resources"][0].clone();
     twice["resources"].as_array_mut().unwrap().push(again);
     assert_eq!(refusal(&twice).0, "resources[1]");
+    twice["resources"][1]["upgrade"]["url"] = json!("https://tickets.internal.example/mcp/");
+    assert_eq!(refusal(&twice).0, "resources[1]", "with a slash it is the same");
+    let idle = with(upgrade_config(), "/identity_providers/acme/max_id_jag_lifetime", json!(300));
+    assert_eq!(refusal(&idle).0, "identity_providers.acme.max_id_jag_lifetime");
     let both = with(
         upgrade_config(),
         "/authorization_server",

@@ -1,6 +1,6 @@
 //! From the document as written to the configuration as used: every check there is, at load.
 
-use super::fields::{Result, algorithms, cluster, fail, named, not_empty, within};
+use super::fields::{Result, algorithms, cluster, fail, identifier, named, within};
 use super::{
     AuthorizationServer, Client, ClientCredential, Config, ConfigError, IdentityProvider, Party,
     RegisteredClient, RegisteredCredential, document, raw, references,
@@ -113,7 +113,7 @@ impl Reading<'_> {
     }
 
     pub(super) fn client(&self, path: &str, raw: &raw::Client) -> Result<Client> {
-        not_empty(&format!("{path}.id"), &raw.id)?;
+        identifier(&format!("{path}.id"), &raw.id)?;
         let credential = match (&raw.secret, &raw.private_key_jwt) {
             (Some(secret), None) => {
                 ClientCredential::Secret(self.secret(&format!("{path}.secret"), secret)?)
@@ -150,6 +150,9 @@ impl Reading<'_> {
         let jwks: Vec<_> = keys.iter().map(SigningKey::public_jwk).collect();
         let published_keys = json!({ "keys": jwks });
         let verifying = KeySet::parse(published_keys.to_string().as_bytes()).unwrap_or_default();
+        if verifying.len() != keys.len() {
+            return fail(format!("{path}.signing_keys"), "are more than one key set may have");
+        }
         let Some(signing_key) = keys.into_iter().next() else {
             return fail(format!("{path}.signing_keys"), "needs at least one key");
         };
@@ -159,10 +162,18 @@ impl Reading<'_> {
         let skew = raw.clock_skew.unwrap_or(60);
         within(&format!("{path}.clock_skew"), skew, 0, 300)?;
         let limits = raw.rate_limits.as_ref();
+        if let Some(raw::RateLimits {
+            per_source_per_minute: source,
+            per_client_per_minute: client,
+        }) = limits
+            && (*source == Some(0) || *client == Some(0) || source.or(*client).is_none())
+        {
+            return fail(format!("{path}.rate_limits"), "must limit something, and not to nothing");
+        }
         let mut clients = BTreeMap::new();
         for (id, client) in &raw.clients {
             let path = format!("{path}.clients.{id}");
-            not_empty(&path, id)?;
+            identifier(&path, id)?;
             clients.insert(id.clone(), self.registered_client(&path, client, providers)?);
         }
         if clients.is_empty() {

@@ -2,10 +2,12 @@
 
 use super::build::Reading;
 use super::{ConfigError, IdentityProvider, raw};
+use crate::claims::MAX_IDENTIFIER;
 use crate::digest::{self, Key};
 use crate::http::Url;
 use crate::jws::Algorithm;
 use crate::names;
+use crate::routes::is_ambiguous;
 use crate::secret::Secret;
 use crate::signing::SigningKey;
 use crate::token_endpoint::scope_tokens;
@@ -38,6 +40,9 @@ impl Reading<'_> {
         key: &raw::Reference,
         kid: Option<&str>,
     ) -> Result<SigningKey> {
+        if let Some(kid) = kid {
+            identifier(&format!("{path}.kid"), kid)?;
+        }
         let pem = self.secret(&format!("{path}.key"), key)?;
         match SigningKey::from_pem(pem.expose(), kid) {
             Some(key) => Ok(key),
@@ -46,6 +51,16 @@ impl Reading<'_> {
                 "must be a private key in PKCS#8 PEM, Ed25519 or P-256 (RSA is not signed with)",
             ),
         }
+    }
+
+    /// A secret that has to stand in a header: visible ASCII and inner spaces.
+    pub(super) fn header_secret(&self, path: &str, reference: &raw::Reference) -> Result<Secret> {
+        let secret = self.secret(path, reference)?;
+        let visible = secret.expose().bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if !visible || secret.expose() != secret.expose().trim() {
+            return fail(format!("{path}.env"), "has characters that no header can carry");
+        }
+        Ok(secret)
     }
 
     pub(super) fn digest(&self, path: &str, raw: &raw::Digest) -> Result<Key> {
@@ -63,6 +78,12 @@ impl Reading<'_> {
     pub(super) fn url(&self, path: &str, text: &str) -> Result<Url> {
         match Url::parse(text) {
             None => fail(path, "must be an absolute URL in normal form, without fragment"),
+            Some(url) if is_ambiguous(url.path()) => {
+                fail(path, "has a path that no request is let through for")
+            }
+            Some(_) if text.len() > MAX_IDENTIFIER => {
+                fail(path, format!("must have at most {MAX_IDENTIFIER} bytes"))
+            }
             Some(url) if !url.is_https() && !self.allow_http => {
                 fail(path, "must be https (or set `allow_insecure_http` for a trial)")
             }
@@ -145,6 +166,15 @@ pub(super) fn header_name(path: &str, name: &str) -> Result<String> {
 pub(super) fn cluster(path: &str, name: &str) -> Result<String> {
     not_empty(&format!("{path}.cluster"), name)?;
     Ok(name.to_owned())
+}
+
+/// Text that has to equal a claim or stand in a JOSE header: bounded, and nothing that hides.
+pub(super) fn identifier(path: &str, text: &str) -> Result<()> {
+    not_empty(path, text)?;
+    if text.len() > MAX_IDENTIFIER {
+        return fail(path, format!("must have at most {MAX_IDENTIFIER} bytes"));
+    }
+    Ok(())
 }
 
 pub(super) fn not_empty(path: &str, text: &str) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use super::fields::{Result, fail};
 use super::{AuthorizationServer, Kind, Resource, raw};
+use crate::http::Url;
+use crate::names;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -14,10 +16,21 @@ pub(super) fn check(
     if resources.is_empty() {
         return fail("resources", "needs at least one entry");
     }
-    let mut urls = BTreeSet::new();
+    // As requests are matched: by authority and path, a terminating slash or none.
+    let route =
+        |url: &Url| (url.authority().to_owned(), url.path().trim_end_matches('/').to_owned());
+    let mut routes = BTreeSet::new();
     for (index, resource) in resources.iter().enumerate() {
-        if !urls.insert(resource.url.as_str()) {
-            return fail(format!("resources[{index}]"), "the same URL again");
+        let path = format!("resources[{index}]");
+        if !routes.insert(route(&resource.url)) {
+            return fail(path, "the same URL again: this entry would never be used");
+        }
+        let own = server.iter().flat_map(|server| {
+            let metadata = server.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER);
+            [server.token_endpoint.clone(), server.jwks_uri.clone(), metadata]
+        });
+        if own.into_iter().any(|own| route(&own) == route(&resource.url)) {
+            return fail(path, "is where our own authorization server answers");
         }
     }
     let accepts = resources.iter().any(|resource| matches!(resource.kind, Kind::Accept(_)));
@@ -40,8 +53,26 @@ pub(super) fn check(
         let used_by_upgrade = upgrades.clone().any(|upgrade| upgrade.identity_provider == *name);
         let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
         let mut used_by_client = clients.flat_map(|client| &client.identity_providers);
-        if !used_by_upgrade && !used_by_client.any(|used| used == name) {
+        let used_by_client = used_by_client.any(|used| used == name);
+        if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");
+        }
+        if provider.client.is_some() && !used_by_upgrade {
+            return fail(format!("{path}.client"), "no `upgrade` uses this identity provider");
+        }
+        if provider.token_endpoint.is_some() && !used_by_upgrade {
+            return fail(format!("{path}.token_endpoint"), "no `upgrade` uses it");
+        }
+        let for_grants = [
+            ("max_id_jag_lifetime", provider.max_id_jag_lifetime.is_some()),
+            ("required_acr", !provider.required_acr.is_empty()),
+            ("max_auth_age", provider.max_auth_age.is_some()),
+        ];
+        for (field, set) in for_grants {
+            if set && !used_by_client {
+                let path = format!("{path}.{field}");
+                return fail(path, "is about ID-JAGs that come here, and no client may bring one");
+            }
         }
     }
     Ok(())

@@ -140,7 +140,8 @@ impl Reading<'_> {
                 &format!("{path}.credential.header"),
                 &raw.credential.header,
             )?,
-            credential: self.secret(&format!("{path}.credential.value"), &raw.credential.value)?,
+            credential: self
+                .header_secret(&format!("{path}.credential.value"), &raw.credential.value)?,
         })
     }
 }

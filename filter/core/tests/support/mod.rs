@@ -49,6 +49,7 @@ pub fn env(name: &str) -> Option<String> {
         "BOT_REFRESH" => "bot-refresh-token".to_owned(),
         "OTHER_REFRESH" => "other-refresh-token".to_owned(),
         "WITH_NEWLINE" => "secret\n".to_owned(),
+        "TWO_LINES" => "one\ntwo".to_owned(),
         "EMPTY" => String::new(),
         "NOT_A_KEY" => "not a key".to_owned(),
         _ => return None,
