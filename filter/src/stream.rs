@@ -135,6 +135,9 @@ impl HttpContext for Stream {
                 }
             }
             AfterResponse::DropTokenOn401(key, made_at) => {
+                // It would send a client that knows nothing of EMA to an authorization server that is
+                // none of its business.
+                host::remove_header(Map::Response, "www-authenticate");
                 if let (true, Some(moment)) = (refused, host::moment()) {
                     let todo = desk.worker.borrow_mut().token_refused(&key, made_at, moment.now);
                     desk.perform(self.id, todo);

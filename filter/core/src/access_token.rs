@@ -21,6 +21,8 @@ pub struct Grant<'a> {
     pub resource: &'a str,
     /// Identity provider that vouched for the user.
     pub subject_issuer: &'a str,
+    /// The tenant there, if the provider named one.
+    pub tenant: Option<&'a str>,
     /// The user there.
     pub subject: &'a str,
     /// The client that redeemed the grant.
@@ -42,7 +44,7 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
     let mut claims = json!({
         "iss": grant.issuer,
         "aud": grant.resource,
-        "sub": pairwise_subject(grant.subject_issuer, grant.subject),
+        "sub": pairwise_subject(grant),
         "client_id": grant.client_id,
         "iat": grant.now,
         "exp": grant.now.saturating_add(grant.lifetime),
@@ -114,8 +116,16 @@ pub fn verify(
     })
 }
 
-/// A stable name for (issuer, subject) that two identity providers cannot make collide and that
-/// does not tell the backend who it is.
-fn pairwise_subject(issuer: &str, subject: &str) -> String {
-    base64url(&of_fields(&[b"sub", issuer.as_bytes(), subject.as_bytes()]))
+/// A stable name for (issuer, tenant, subject) that two identity providers, or two tenants of one,
+/// cannot make collide, and that does not tell the backend who it is.
+fn pairwise_subject(grant: &Grant<'_>) -> String {
+    let tenant = grant.tenant.map(str::as_bytes);
+    let has_tenant = [u8::from(tenant.is_some())];
+    base64url(&of_fields(&[
+        b"sub",
+        grant.subject_issuer.as_bytes(),
+        &has_tenant,
+        tenant.unwrap_or_default(),
+        grant.subject.as_bytes(),
+    ]))
 }

@@ -118,9 +118,8 @@ fn by_assertion<'a>(
     };
     let once = received.verify(keys, &expected).map_err(fault)?;
     let until = once.expires_at.saturating_add(server.skew).saturating_add(1);
-    // Client identifiers are no URLs with this prefix, so they never meet issuers of ID-JAGs.
-    let issuer = format!("client:{id}");
-    match replay::spend(store, server.issuer.as_str(), &issuer, &once.jti, until, now) {
+    let kind = replay::Kind::ClientAssertion;
+    match replay::spend(store, kind, server.issuer.as_str(), id, &once.jti, until, now) {
         Ok(Spend::First) => Ok(Client { id, registration }),
         Ok(Spend::Again) => Err(fault(Fault::Replayed)),
         Ok(Spend::Full) | Err(_) => Err(Error::ReplayStore),

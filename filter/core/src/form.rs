@@ -6,8 +6,14 @@ use percent_encoding::percent_decode_str;
 const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a request. Empty ones count as absent.
-#[derive(Debug)]
 pub struct Form(Vec<(String, String)>);
+
+impl core::fmt::Debug for Form {
+    /// Names only: values may be credentials.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
 
 /// Why a form is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

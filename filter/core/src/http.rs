@@ -130,7 +130,7 @@ impl Callout {
 }
 
 /// What came back.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -138,6 +138,13 @@ pub struct Answer {
     pub headers: Headers,
     /// Body, cut by the host at [`MAX_ANSWER`] + 1 bytes.
     pub body: Vec<u8>,
+}
+
+impl core::fmt::Debug for Answer {
+    /// Without the body, which may be a token.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
+    }
 }
 
 /// Largest answer body read.

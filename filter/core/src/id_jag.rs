@@ -14,6 +14,8 @@ pub struct IdJag {
     pub issuer: String,
     /// The user, in the issuer's name space.
     pub subject: String,
+    /// The tenant of the issuer in which `subject` is unique, if the grant names one.
+    pub tenant: Option<String>,
     /// The client's identifier at this Resource AS.
     pub client_id: String,
     /// Unique identifier, with `issuer` the key of single use.
@@ -145,6 +147,10 @@ impl<'a> Received<'a> {
         if claims.contains_key("aud_tenant") {
             return Err(Fault::Tenant);
         }
+        let tenant = match claims.contains_key("tenant") {
+            true => Some(claims::identifier(claims, "tenant")?),
+            false => None,
+        };
         // RFC 7800 §3.1: a confirmation that cannot be checked must not be ignored.
         if claims.contains_key("cnf") {
             return Err(Fault::Confirmation);
@@ -158,6 +164,7 @@ impl<'a> Received<'a> {
         Ok(IdJag {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
+            tenant: tenant.map(str::to_owned),
             client_id: client_id.to_owned(),
             jti: jti.to_owned(),
             expires_at,

@@ -65,7 +65,7 @@ pub enum Want {
 }
 
 /// A result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Value {
     /// The result itself.
     pub data: Vec<u8>,
@@ -75,6 +75,13 @@ pub struct Value {
     pub refresh_at: u64,
     /// From when on it must not be used.
     pub usable_until: u64,
+}
+
+impl core::fmt::Debug for Value {
+    /// Without the data, which may be a token.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Value(made at {}, usable until {})", self.made_at, self.usable_until)
+    }
 }
 
 /// Why a job has no result: what the waiting requests need to know of it. The log of the worker

@@ -24,12 +24,22 @@ pub enum Spend {
     Full,
 }
 
+/// What is spent. Each kind has buckets of its own, so that one cannot fill another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An ID-JAG; its issuer is an identity provider.
+    Grant,
+    /// A client assertion; its issuer is a client.
+    ClientAssertion,
+}
+
 /// Spends (`issuer`, `jti`) at the Resource AS `audience`, to be remembered until `until` (seconds
 /// since the epoch; at least `exp` plus skew).
 ///
 /// Atomic: of any number of workers that try at once, one gets [`Spend::First`].
 pub fn spend(
     store: &dyn Store,
+    kind: Kind,
     audience: &str,
     issuer: &str,
     jti: &str,
@@ -39,7 +49,11 @@ pub fn spend(
     let digest = of_fields(&[b"jti", audience.as_bytes(), issuer.as_bytes(), jti.as_bytes()]);
     let (id, rest) = digest.split_at(16);
     let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
-    let key = format!("jagway/jti/{:x}", bucket % BUCKETS);
+    let kind = match kind {
+        Kind::Grant => "jti",
+        Kind::ClientAssertion => "client-jti",
+    };
+    let key = format!("jagway/{kind}/{:x}", bucket % BUCKETS);
 
     update(store, &key, |bucket| {
         let live = |entry: &&[u8]| expiry(entry) > now;
@@ -71,7 +85,8 @@ mod tests {
     #[test]
     fn a_grant_is_spent_once_until_its_entry_ends() {
         let store = Memory::default();
-        let spend = |issuer, jti, now| spend(&store, "as", issuer, jti, 1_000, now).unwrap();
+        let spend =
+            |issuer, jti, now| spend(&store, Kind::Grant, "as", issuer, jti, 1_000, now).unwrap();
 
         assert_eq!(spend("idp", "1", 900), Spend::First);
         assert_eq!(spend("idp", "1", 999), Spend::Again);
@@ -92,7 +107,9 @@ mod tests {
             full = Some(bytes);
         }
 
-        assert_eq!(spend(&store, "as", "idp", "1", 1_000, 900), Ok(Spend::Full));
+        assert_eq!(spend(&store, Kind::Grant, "as", "idp", "1", 1_000, 900), Ok(Spend::Full));
+        let other = spend(&store, Kind::ClientAssertion, "as", "idp", "1", 1_000, 900);
+        assert_eq!(other, Ok(Spend::First), "the other kind has room");
         assert_eq!(store.get("jagway/jti/0").unwrap().0, full.unwrap());
     }
 }

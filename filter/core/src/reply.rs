@@ -9,7 +9,7 @@ use crate::job::JobError;
 use serde_json::{Value, json};
 
 /// An answer given by Jagway itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
@@ -17,6 +17,14 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// Body.
     pub body: String,
+}
+
+impl core::fmt::Debug for Reply {
+    /// The body only if it is an error: else it may be a token.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let body = if self.status >= 400 { self.body.as_str() } else { "***" };
+        write!(f, "Reply({} {:?} {body})", self.status, self.headers)
+    }
 }
 
 /// Where the request was going: it decides the form of a refusal.

@@ -4,6 +4,7 @@
 use crate::access_token::{self, AccessToken};
 use crate::config::{Accept, AuthorizationServer, Resource};
 use crate::error::Error;
+use crate::form;
 use crate::http::Request;
 use crate::names;
 use crate::reply::{Reply, Surface, cors};
@@ -66,11 +67,7 @@ pub fn check(
     if request.method() == "OPTIONS" && request.headers.has("access-control-request-method") {
         return Ok(Outcome::Preflight(preflight(origin)));
     }
-    let is_token = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        crate::form::decode(name).is_none_or(|name| name.eq_ignore_ascii_case("access_token"))
-    };
-    if request.query().is_some_and(|query| query.split('&').any(is_token)) {
+    if has_token_in_query(request) {
         return Err(Error::TokenInQuery);
     }
     let token = bearer(request)?;
@@ -80,17 +77,35 @@ pub fn check(
         .map_err(Error::AccessToken)?;
 
     let set = (accept.credential_header.clone(), accept.credential.clone());
-    let mut remove = credential_headers(request);
-    remove.push(accept.credential_header.clone());
+    let remove = credential_headers(request, &[&accept.credential_header]);
     Ok(Outcome::Forward(Edits { remove, set }, token))
 }
 
-/// Fields that must not travel on, whatever the resource: credentials, and names that are ours.
-pub fn credential_headers(request: &Request) -> Vec<String> {
+/// The fields of `request` that must not travel on: credentials, those named in `more`, and names
+/// that are ours; in the spelling with `_` too, which many servers take for `-`.
+pub fn credential_headers(request: &Request, more: &[&str]) -> Vec<String> {
     let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
-    let present = fixed.into_iter().filter(|name| request.headers.has(name)).map(str::to_owned);
-    let own = request.headers.names().filter(|name| name.starts_with(names::OWN_HEADER_PREFIX));
-    present.chain(own.map(str::to_owned)).collect()
+    let held_back = |name: &&str| {
+        let name = name.replace('_', "-");
+        let mut names = fixed.iter().chain(more);
+        names.any(|held_back| held_back.replace('_', "-") == name)
+            || name.starts_with(names::OWN_HEADER_PREFIX)
+    };
+    let mut remove: Vec<String> =
+        request.headers.names().filter(held_back).map(str::to_owned).collect();
+    remove.sort_unstable();
+    remove.dedup();
+    remove
+}
+
+/// Whether there is a token in the query, which no MCP server takes (RFC 6750 §2.3 is forbidden
+/// there) and logs would keep.
+pub fn has_token_in_query(request: &Request) -> bool {
+    let is_token = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        form::decode(name).is_some_and(|name| name.eq_ignore_ascii_case("access_token"))
+    };
+    request.query().is_some_and(|query| query.split('&').any(is_token))
 }
 
 /// The bearer token: exactly one `Authorization`, of the Bearer scheme, of token68 form.

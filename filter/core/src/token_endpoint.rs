@@ -98,7 +98,15 @@ pub async fn handle(
     let until = grant.expires_at.saturating_add(server.skew).saturating_add(1);
     let audience = server.issuer.as_str();
     let store = &*site.store;
-    match replay::spend(store, audience, &grant.issuer, &grant.jti, until, ctx.now()) {
+    match replay::spend(
+        store,
+        replay::Kind::Grant,
+        audience,
+        &grant.issuer,
+        &grant.jti,
+        until,
+        ctx.now(),
+    ) {
         Ok(Spend::First) => {}
         Ok(Spend::Again) => return Err(Error::IdJag(Fault::Replayed)),
         Ok(Spend::Full) | Err(_) => return Err(Error::ReplayStore),
@@ -111,6 +119,7 @@ pub async fn handle(
             issuer: server.issuer.as_str(),
             resource,
             subject_issuer: &grant.issuer,
+            tenant: grant.tenant.as_deref(),
             subject: &grant.subject,
             client_id: client.id,
             scope: &scope,

@@ -8,7 +8,7 @@ use crate::flow::Ctx;
 use crate::http::Request;
 use crate::id_token;
 use crate::job::{Job, JobError, Want};
-use crate::resource_server::{Edits, credential_headers};
+use crate::resource_server::{Edits, credential_headers, has_token_in_query};
 use crate::secret::{Secret, same_digest};
 use crate::site::{Site, Token};
 use crate::token_exchange::SubjectToken;
@@ -36,6 +36,9 @@ pub async fn handle(
     upgrade: Rc<Upgrade>,
     request: Request,
 ) -> Result<Upgraded, Error> {
+    if has_token_in_query(&request) {
+        return Err(Error::TokenInQuery);
+    }
     let subject = caller(&upgrade, &request)?;
     let key = exchange::key(&upgrade, &subject);
     let token = match site.token(&key, ctx.now()) {
@@ -43,11 +46,11 @@ pub async fn handle(
         Some(token) if ctx.now() < token.refresh_at => token,
         _ => exchanged(&ctx, &site, &upgrade, subject, key).await?,
     };
-    let mut remove = credential_headers(&request);
-    remove.extend(upgrade.callers.iter().filter_map(|caller| match caller {
-        Caller::ApiKey { header, .. } => Some(header.clone()),
+    let keys = upgrade.callers.iter().filter_map(|caller| match caller {
+        Caller::ApiKey { header, .. } => Some(header.as_str()),
         Caller::IdToken => None,
-    }));
+    });
+    let remove = credential_headers(&request, &keys.collect::<Vec<_>>());
     let bearer = Secret::new(format!("Bearer {}", token.access_token.expose()));
     let edits = Edits { remove, set: ("authorization".to_owned(), bearer) };
     Ok(Upgraded { edits, key, made_at: token.made_at })

@@ -112,7 +112,6 @@ fn an_id_token_becomes_an_access_token_of_the_resource_as() {
 
     let Verdict::Forward(edits, after) = process.verdict() else { panic!("{:?}", process.log) };
     assert!(edits.remove.contains(&"authorization".to_owned()));
-    assert!(edits.remove.contains(&"x-api-key".to_owned()));
     assert!(edits.remove.contains(&"cookie".to_owned()));
     assert!(matches!(after, AfterResponse::DropTokenOn401(..)));
     // The other core takes what this one got.
