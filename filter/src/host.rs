@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Longest a callout may take.
 const CALLOUT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// No clock that is right says less: the middle of 2025, in seconds since the epoch.
+const EARLIEST: u64 = 1_750_000_000;
+
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const CAS_MISMATCH: u32 = 8;
@@ -117,7 +120,7 @@ pub fn moment() -> Option<Moment> {
     // Small requests only: the host refuses large ones, and does not check its own generator.
     let drawn = getrandom::getrandom(&mut entropy).is_ok() && entropy != [0; 32];
     let now = nanoseconds / 1_000_000_000;
-    (status == OK && now > 0 && drawn).then_some(Moment { now, entropy })
+    (status == OK && now > EARLIEST && drawn).then_some(Moment { now, entropy })
 }
 
 /// Asks for a tick every `milliseconds`.

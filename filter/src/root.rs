@@ -33,10 +33,10 @@ impl Root {
     fn join(&self, desk: &Desk, now: u64) {
         let place = desk.worker.borrow_mut().join(now);
         let queue = place.and_then(|place| host::register_queue(&format!("jagway/{place}")));
-        if let Some(queue) = queue {
+        if let (Some(place), Some(queue)) = (place, queue) {
             // What lies there was for the worker that had this place before.
             std::iter::from_fn(|| host::dequeue(queue)).take(MAX_NOTES).for_each(drop);
-            desk.worker.borrow_mut().listens(queue, now);
+            desk.worker.borrow_mut().listens(place, queue, now);
         }
         *desk.queue.borrow_mut() = queue;
     }

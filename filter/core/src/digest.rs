@@ -23,6 +23,11 @@ pub fn of_fields(fields: &[&[u8]]) -> Key {
     hash.finalize().into()
 }
 
+/// The first eight hexadecimal digits of the SHA-256 of `text`: enough to match lines of a log.
+pub fn short_digest(text: &str) -> String {
+    hex(&sha256(text.as_bytes())).chars().take(8).collect()
+}
+
 /// `bytes` as base64url without padding.
 pub fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

@@ -1,7 +1,7 @@
 //! The whole way from a subject token to an access token: both legs of EMA, run once per process.
 
 use crate::config::Upgrade;
-use crate::digest::{Key, of_fields, sha256};
+use crate::digest::{Key, of_fields, sha256, short_digest};
 use crate::discovery::no_answer;
 use crate::flow::Ctx;
 use crate::http::Url;
@@ -81,7 +81,16 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
         result => result,
     };
     match result {
-        Ok(granted) => Ok(value(ctx.now(), &exchange, &granted)),
+        Ok(granted) => {
+            let upgrade = &exchange.upgrade;
+            site.info(format!(
+                "exchanged resource={:?} issuer={:?} subject_token={}",
+                upgrade.resource,
+                upgrade.identity_provider.party.issuer,
+                short_digest(exchange.subject.secret().expose()),
+            ));
+            Ok(value(ctx.now(), &exchange, &granted))
+        }
         // The caller's credential was good; it is the two servers that do not agree.
         Err((Leg::Redemption, JobError::SubjectRejected)) => Err(JobError::BadAnswer),
         Err((_, error)) => Err(error),
@@ -105,7 +114,10 @@ async fn legs(ctx: &Ctx, site: &Rc<Site>, exchange: &Exchange) -> Result<Granted
         .call(callout)
         .await
         .map_err(|failed| (Leg::Exchange, no_answer(site, provider, failed)))?;
-    let assertion = token_exchange::response(upgrade, &answer).map_err(|error| {
+    let assertion = token_exchange::response(upgrade, &answer, ctx.now(), &mut |line| {
+        site.warn(format!("token exchange at {:?}: {line}", provider.issuer));
+    })
+    .map_err(|error| {
         let (issuer, status, code) = (&provider.issuer, answer.status, error_code(&answer));
         site.warn(format!("token exchange at {issuer:?}: {status} {code}: {error:?}"));
         (Leg::Exchange, error)

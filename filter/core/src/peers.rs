@@ -19,7 +19,7 @@ struct Peer {
     seen: u64,
 }
 
-/// Takes a place in the list for the worker `owner`: that of a dead one if there is any. A place's
+/// Takes a place in the list for the worker `owner`: its own, or that of a dead one if there is any. A place's
 /// number names its queue, so a process makes only as many queues as workers ever lived at once.
 ///
 /// `None` if all places are taken.
@@ -28,7 +28,8 @@ pub fn take_place(store: &dyn Store, owner: u64, now: u64) -> Result<Option<usiz
         let mut peers = decode(bytes);
         let peer = Peer { queue: None, owner, seen: now };
         let dead = peers.iter().position(|peer| peer.seen.saturating_add(DEAD_AFTER) < now);
-        let place = dead.unwrap_or(peers.len());
+        let own = peers.iter().position(|peer| peer.owner == owner);
+        let place = own.or(dead).unwrap_or(peers.len());
         match peers.get_mut(place) {
             Some(slot) => *slot = peer,
             None if place < MAX_PEERS => peers.push(peer),

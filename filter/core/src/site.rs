@@ -30,7 +30,16 @@ pub struct Site {
     metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
     keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
     tokens: RefCell<LruCache<Key, Rc<Token>>>,
-    log: RefCell<Vec<String>>,
+    log: RefCell<Vec<(Level, String)>>,
+}
+
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// What was done.
+    Info,
+    /// What the operator should look at.
+    Warn,
 }
 
 /// An access token that an upgrade got.
@@ -125,13 +134,19 @@ impl Site {
         self.tokens.borrow_mut().pop(key);
     }
 
-    /// A line for the log. Never a credential, never an unverified identity.
+    /// A line about something the operator should look at. Never a credential, never an unverified
+    /// identity.
     pub fn warn(&self, line: String) {
-        self.log.borrow_mut().push(line);
+        self.log.borrow_mut().push((Level::Warn, line));
+    }
+
+    /// A line about what was done: it stands for the record of a decision.
+    pub fn info(&self, line: String) {
+        self.log.borrow_mut().push((Level::Info, line));
     }
 
     /// The lines since the last call.
-    pub fn take_log(&self) -> Vec<String> {
+    pub fn take_log(&self) -> Vec<(Level, String)> {
         self.log.take()
     }
 }

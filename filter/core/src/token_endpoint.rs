@@ -8,7 +8,7 @@
 use crate::access_token;
 use crate::client_authentication::{Client, authenticate};
 use crate::config::{Accept, AuthorizationServer, Config, IdentityProvider, Kind};
-use crate::digest::base64url;
+use crate::digest::{base64url, short_digest};
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
@@ -129,6 +129,15 @@ pub async fn handle(
             lifetime: server.access_token_lifetime,
         },
     );
+    // Who, for what, on whose word; the grant and the user by digests, which tell nobody anything but
+    // let the identity provider's log be matched.
+    site.info(format!(
+        "issued client={:?} issuer={:?} resource={resource:?} scope={scope:?} jti={} sub={}",
+        client.id,
+        grant.issuer,
+        short_digest(&grant.jti),
+        short_digest(&grant.subject),
+    ));
     // RFC 6749 §5.1; ID-JAG §4.4.2: scope and resource always, a refresh token never.
     Ok(Reply::json(
         200,

@@ -5,6 +5,7 @@ use crate::config::Upgrade;
 use crate::http::{Answer, Callout, Url};
 use crate::job::JobError;
 use crate::json;
+use crate::jws::is_media_type;
 use crate::names;
 use crate::secret::Secret;
 use crate::token_response::success;
@@ -66,9 +67,15 @@ pub fn request(
 
 /// Reads the answer (ID-JAG §4.3.4): the issued type is an ID-JAG, the token type is `N_A`.
 ///
-/// The ID-JAG is decoded, not verified (the Resource AS does that), to find a wrong `typ`, `aud`
-/// or `client_id` here, where the log can say so; the Resource AS will only say `invalid_grant`.
-pub fn response(upgrade: &Upgrade, answer: &Answer) -> Result<Assertion, JobError> {
+/// The ID-JAG is decoded, not verified (the Resource AS does that), to find a wrong `typ`, `aud`,
+/// `client_id`, `resource` or `exp` here, where the log can say so; the Resource AS will only say
+/// `invalid_grant`. What is found goes to `log`.
+pub fn response(
+    upgrade: &Upgrade,
+    answer: &Answer,
+    now: u64,
+    log: &mut dyn FnMut(String),
+) -> Result<Assertion, JobError> {
     let body = success(answer)?;
     let text = |name| json::string(&body, name).ok().flatten();
     if text("issued_token_type") != Some(names::TOKEN_TYPE_ID_JAG)
@@ -76,15 +83,35 @@ pub fn response(upgrade: &Upgrade, answer: &Answer) -> Result<Assertion, JobErro
     {
         return Err(JobError::BadAnswer);
     }
+    if body.contains_key("refresh_token") {
+        log("the refresh token was rotated, which is not followed yet: bind the new one".to_owned());
+    }
     let token = text("access_token").ok_or(JobError::BadAnswer)?;
+    let part = |index| {
+        let part = token.split('.').nth(index)?;
+        json::object(&URL_SAFE_NO_PAD.decode(part).ok()?)
+    };
+    let header = part(0).ok_or(JobError::BadAnswer)?;
+    let claims = part(1).ok_or(JobError::BadAnswer)?;
+    let typ = json::string(&header, "typ").ok().flatten();
+    let fresh = json::seconds(&claims, "exp").ok().flatten().is_some_and(|exp| exp > now);
+    if !typ.is_some_and(|typ| is_media_type(typ, names::TYP_ID_JAG)) || !fresh {
+        log("what was issued is no ID-JAG, or has expired".to_owned());
+        return Err(JobError::BadAnswer);
+    }
     let expected = [
         ("aud", upgrade.resource_as.issuer.as_str()),
         ("client_id", upgrade.resource_as_client.id.as_str()),
+        ("resource", upgrade.resource.as_str()),
     ];
-    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let claims = claims.and_then(|claims| json::object(&claims)).ok_or(JobError::BadAnswer)?;
     for (name, value) in expected {
-        if json::strings(&claims, name).ok().flatten().as_deref() != Some(&[value]) {
+        let found = json::strings(&claims, name).ok().flatten();
+        if name == "resource" && !claims.contains_key(name) {
+            continue;
+        }
+        if found.as_deref() != Some(&[value]) {
+            // Neither is a secret, and a slash more or less is the usual mistake.
+            log(format!("the ID-JAG's {name} is {found:?}, expected {value:?}"));
             return Err(JobError::Misconfigured);
         }
     }

@@ -96,11 +96,12 @@ impl Worker {
             }
         }
         self.look_again(|_| true, moment, &mut todo);
-        if let Some((place, queue, seen)) = self.place
-            && now >= seen.saturating_add(peers::SIGN_OF_LIFE)
+        if let Some(place) = &mut self.place
+            && now >= place.seen.saturating_add(peers::SIGN_OF_LIFE)
         {
-            match peers::alive(&*self.site.store, place, self.owner, queue, now) {
-                Ok(true) => self.place = Some((place, queue, now)),
+            let (number, queue) = (place.number, place.queue);
+            match peers::alive(&*self.site.store, number, self.owner, queue, now) {
+                Ok(true) => place.seen = now,
                 Ok(false) => self.place = None,
                 Err(_) => {}
             }
@@ -163,7 +164,7 @@ impl Worker {
 
     /// Notes to the other workers: there is something new under `key`.
     pub(super) fn tell_peers(&self, key: &Key, now: u64) -> Vec<Todo> {
-        let own = self.place.map(|(_, queue, _)| queue);
+        let own = self.place.as_ref().map(|place| place.queue);
         let peers = peers::queues(&*self.site.store, now).unwrap_or_default();
         let others = peers.into_iter().filter(|queue| Some(*queue) != own);
         others.map(|queue| Todo::Tell(queue, *key)).collect()

@@ -15,7 +15,7 @@ use crate::job::{Job, JobError, Value, Want};
 use crate::peers;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::Edits;
-use crate::site::Site;
+use crate::site::{Level, Site};
 use crate::table::Table;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -48,7 +48,7 @@ pub enum Todo {
     Tell(u32, Key),
     /// Write a line to the log: something the operator should look at.
     Warn(String),
-    /// Write a line to the log: a request was refused.
+    /// Write a line to the log: a request was refused, a token issued or exchanged.
     Info(String),
 }
 
@@ -85,11 +85,18 @@ pub enum AfterResponse {
 pub struct Worker {
     site: Rc<Site>,
     owner: u64,
-    place: Option<(usize, u32, u64)>,
+    place: Option<Place>,
     streams: BTreeMap<StreamId, Stream>,
     jobs: BTreeMap<Key, Running>,
     backlog: Vec<Job>,
     runs: u64,
+}
+
+/// A worker's place among the workers of the process.
+struct Place {
+    number: usize,
+    queue: u32,
+    seen: u64,
 }
 
 struct Stream {
@@ -144,18 +151,14 @@ impl Worker {
     /// Joins the workers of this process. Returns the number of the queue to listen to; call
     /// [`Worker::listens`] with the host's identifier of it.
     pub fn join(&mut self, now: u64) -> Option<usize> {
-        let place = peers::take_place(&*self.site.store, self.owner, now).ok().flatten()?;
-        self.place = Some((place, 0, 0));
-        Some(place)
+        peers::take_place(&*self.site.store, self.owner, now).ok().flatten()
     }
 
-    /// The worker listens to `queue`.
-    pub fn listens(&mut self, queue: u32, now: u64) {
-        if let Some((place, own, seen)) = &mut self.place {
-            (*own, *seen) = (queue, now);
-            // A store that fails here fails again at the next sign of life.
-            let _ = peers::alive(&*self.site.store, *place, self.owner, queue, now);
-        }
+    /// The worker, at `place`, listens to `queue`.
+    pub fn listens(&mut self, place: usize, queue: u32, now: u64) {
+        self.place = Some(Place { number: place, queue, seen: now });
+        // A store that fails here fails again at the next sign of life.
+        let _ = peers::alive(&*self.site.store, place, self.owner, queue, now);
     }
 
     /// Whether the worker has lost its place among the workers and must [`Worker::join`] again.
@@ -164,7 +167,10 @@ impl Worker {
     }
 
     fn finish(&self, mut todo: Vec<Todo>) -> Vec<Todo> {
-        todo.extend(self.site.take_log().into_iter().map(Todo::Warn));
+        todo.extend(self.site.take_log().into_iter().map(|(level, line)| match level {
+            Level::Info => Todo::Info(line),
+            Level::Warn => Todo::Warn(line),
+        }));
         todo
     }
 

@@ -230,7 +230,7 @@ impl Process {
             let mut worker = Worker::new(site, index as u64 + 1);
             let place = worker.join(NOW).unwrap();
             // The queue of worker n is number n.
-            worker.listens(place as u32, NOW);
+            worker.listens(place, place as u32, NOW);
             process.workers.push(worker);
         }
         process
