@@ -716,3 +716,183 @@ fn how_the_user_authenticated_travels_into_the_token() {
     }
     assert!(claims.get("email").is_none());
 }
+
+#[test]
+fn of_two_faults_the_earlier_check_speaks() {
+    let basic = ("authorization", "Basic Y2xhdWRlOnMzY3JldA==");
+    let wrong = ("authorization", "Basic Y2xhdWRlOndyb25n");
+    let form_type = ("content-type", "application/x-www-form-urlencoded");
+    let jwt_bearer = ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let junk = ("assertion", "junk");
+    let foreign = changed(json!({ "resource": "https://o.example", "scope": "unheard.of" }));
+    let two_resources = changed(json!({ "scope": "unheard.of" }));
+    let id_jag = id_jag("1");
+    let post =
+        |path: &str, fields: &[(&str, &str)]| request("POST", "mcp.acme.example", path, fields);
+    let token =
+        |fields: &[(&str, &str)], body: &[(&str, &str)]| (post("/token", fields), form(body));
+    let details = ("authorization_details", "[]");
+    let cases = [
+        (
+            "method before query",
+            (request("GET", "mcp.acme.example", "/token?a=b", &[]), vec![]),
+            "method",
+        ),
+        ("query before type", (post("/token?a=b", &[]), vec![]), "query_parameters"),
+        ("type before form", (post("/token", &[basic]), b"%zz".to_vec()), "content_type"),
+        (
+            "form before grant type",
+            (post("/token", &[form_type, basic]), b"grant_type=x&a=%zz".to_vec()),
+            "form_syntax",
+        ),
+        (
+            "grant type before client",
+            token(&[form_type, wrong], &[("grant_type", "x"), junk]),
+            "grant_type",
+        ),
+        (
+            "several methods before the client's secret",
+            token(&[form_type, wrong], &[jwt_bearer, ("client_secret", "x")]),
+            "several_client_authentications",
+        ),
+        (
+            "secret before client_id",
+            token(&[form_type, wrong], &[jwt_bearer, ("client_id", "other")]),
+            "client_not_authenticated",
+        ),
+        (
+            "client_id before assertion",
+            token(&[form_type, basic], &[jwt_bearer, ("client_id", "other")]),
+            "client_id_mismatch",
+        ),
+        (
+            "assertion before scope",
+            token(&[form_type, basic], &[jwt_bearer, ("scope", "a  b")]),
+            "parameter_missing",
+        ),
+        (
+            "scope before resource",
+            token(&[form_type, basic], &[jwt_bearer, junk, ("resource", "x"), ("scope", "a  b")]),
+            "scope_syntax",
+        ),
+        (
+            "resource before details",
+            token(&[form_type, basic], &[jwt_bearer, junk, details, ("resource", "x")]),
+            "target",
+        ),
+        (
+            "parameters before the assertion's form",
+            token(&[form_type, basic], &[jwt_bearer, junk, details]),
+            "authorization_details",
+        ),
+        (
+            "the claimed resource before the requested one",
+            token(
+                &[form_type, basic],
+                &[jwt_bearer, ("assertion", &foreign), ("resource", "https://p.example")],
+            ),
+            "resource",
+        ),
+        (
+            "the requested resource before scope",
+            token(
+                &[form_type, basic],
+                &[jwt_bearer, ("assertion", &two_resources), ("resource", "https://p.example")],
+            ),
+            "target",
+        ),
+        (
+            "scope before single use",
+            token(
+                &[form_type, basic],
+                &[jwt_bearer, ("assertion", &id_jag), ("scope", "unheard.of")],
+            ),
+            "no_scope_left",
+        ),
+    ];
+
+    for (what, (request, body), code) in cases {
+        let mut process = Process::new(&accept_config(), 1);
+        if what == "scope before single use" {
+            let spent = at_token_endpoint(&mut process, token_request(), grant(&id_jag));
+            assert_eq!(status(&spent), 200);
+        }
+        process.log.clear();
+        at_token_endpoint(&mut process, request, body);
+        let reason = format!("refused [{code}]");
+        assert!(
+            process.log.iter().any(|line| line.starts_with(&reason)),
+            "{what}: {:?}",
+            process.log
+        );
+    }
+}
+
+#[test]
+fn of_two_faults_in_an_assertion_the_earlier_check_speaks() {
+    let header =
+        |members: &str, claims: &Value| raw(&format!("{{{members}}}"), &claims.to_string());
+    let claims = |change: Value| {
+        let mut claims = id_jag_claims("1");
+        for (name, value) in change.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let sound = r#""typ":"oauth-id-jag+jwt","alg":"ES256","kid":"key-1""#;
+    let strange = r#""typ":"oauth-id-jag+jwt","alg":"ES256","kid":"strange""#;
+    let forged = |change: Value| {
+        let key = jagway_core::signing::SigningKey::from_pem(&pem(2), Some("key-1")).unwrap();
+        key.sign("oauth-id-jag+jwt", &claims(change))
+    };
+    let expired = json!({ "iat": NOW - 300, "exp": NOW - 60, "client_id": "other" });
+    let cases = [
+        ("typ before alg", header(r#""alg":"none""#, &claims(json!({}))), "typ"),
+        (
+            "alg before payload",
+            raw(r#"{"typ":"oauth-id-jag+jwt","alg":"none"}"#, "x"),
+            "alg_not_allowed",
+        ),
+        ("issuer before key", header(strange, &claims(json!({ "iss": "x" }))), "iss"),
+        ("key before audience", header(strange, &claims(json!({ "aud": "x" }))), "kid_unknown"),
+        ("signature before audience", forged(json!({ "aud": "x" })), "signature"),
+        (
+            "audience before times",
+            header(sound, &claims(json!({ "aud": "x", "exp": NOW - 99 }))),
+            "aud",
+        ),
+        ("times before client", header(sound, &claims(expired)), "expired"),
+        (
+            "presence before client",
+            header(sound, &claims(json!({ "jti": "", "client_id": "other" }))),
+            "claim_missing",
+        ),
+        (
+            "client before resource",
+            header(
+                sound,
+                &claims(json!({ "client_id": "other", "resource": "https://o.example" })),
+            ),
+            "client_mismatch",
+        ),
+    ];
+
+    for (what, assertion, code) in cases {
+        let (verdict, log) = redeem(&assertion);
+        assert_refused(&verdict, &log, code, what);
+    }
+}
+
+#[test]
+fn a_grant_is_remembered_as_long_as_it_could_be_redeemed() {
+    let mut process = Process::new(&accept_config(), 1);
+    let assertion = id_jag("1");
+    let redeem = |process: &mut Process| {
+        status(&at_token_endpoint(process, token_request(), grant(&assertion)))
+    };
+
+    assert_eq!(redeem(&mut process), 200);
+    process.now = NOW + 300 + 59;
+    assert_eq!(redeem(&mut process), 400, "in the last second of the skew");
+    assert!(process.log.iter().any(|line| line.contains("jti_replayed")), "{:?}", process.log);
+}

@@ -179,6 +179,56 @@ fn the_token_is_kept_for_its_subject_and_for_nobody_else() {
 }
 
 #[test]
+fn ways_that_differ_in_anything_never_share_a_token() {
+    use jagway_core::config::Kind;
+    use jagway_core::exchange::key;
+    use jagway_core::secret::Secret;
+    use jagway_core::token_exchange::SubjectToken;
+    let upgrade = "/resources/0/upgrade";
+    let changes = [
+        ("", json!(null)),
+        ("/identity_providers/acme/cluster", json!("idp2")),
+        ("/identity_providers/acme/token_endpoint", json!(format!("{IDP}/t"))),
+        ("/identity_providers/acme/client/id", json!("jagway2")),
+        ("/resources/0/resource", json!(format!("{AS}/other"))),
+        (&format!("{upgrade}/scopes"), json!(["stock.write"])),
+        (&format!("{upgrade}/max_token_age"), json!(10)),
+        (&format!("{upgrade}/authorization_server/issuer"), json!("https://other.example")),
+        (&format!("{upgrade}/authorization_server/cluster"), json!("as2")),
+        (&format!("{upgrade}/authorization_server/client/id"), json!("claude2")),
+        (&format!("{upgrade}/authorization_server/token_endpoint"), json!(format!("{AS}/t"))),
+    ];
+    let token = |text: &str| SubjectToken::IdToken(Secret::new(text));
+
+    let mut keys = std::collections::BTreeSet::new();
+    for (pointer, value) in &changes {
+        let mut config = upgrade_config();
+        if let Some((parent, name)) = pointer.rsplit_once('/') {
+            config.pointer_mut(parent).unwrap()[name] = value.clone();
+        }
+        let config = parse(&config);
+        let Kind::Upgrade(upgrade) = &config.resources[0].kind else { panic!() };
+        assert!(keys.insert(key(upgrade, &token("a"))), "{pointer}");
+        assert!(keys.insert(key(upgrade, &token("b"))), "{pointer}: another subject");
+        let refresh = SubjectToken::RefreshToken(Secret::new("a"));
+        assert!(keys.insert(key(upgrade, &refresh)), "{pointer}: another kind of subject");
+    }
+}
+
+#[test]
+fn tokens_in_the_query_of_an_upgraded_request_are_refused() {
+    let mut process = Process::new(&upgrade_config(), 1);
+
+    process.request(
+        0,
+        1,
+        request("POST", HOST, "/mcp?access_token=x", &[("x-api-key", "bot-key")]),
+    );
+
+    assert_eq!(status(&process.verdict()), 400);
+}
+
+#[test]
 fn credentials_that_do_not_pass_spend_nothing() {
     let expired = id_token(json!({ "iat": NOW - 300, "exp": NOW - 60 }));
     let cases = [

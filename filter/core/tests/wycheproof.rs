@@ -202,11 +202,42 @@ fn weak_rsa_keys_are_left_out() {
     let even = [&n[..n.len() - 1], &[n[n.len() - 1] & 0xfe]].concat();
 
     assert!(verdict(&n, &[1, 0, 1]));
+    let taken = |n: &[u8], e: &[u8]| {
+        let keys = json!({ "keys": [rsa(n, e)] });
+        KeySet::parse(keys.to_string().as_bytes()).unwrap().len() == 1
+    };
+    assert!(taken(&n, &[1, 0, 1]));
     for e in [&[][..], &[0], &[1], &[2], &[3], &[17], &[1, 0, 0], &[2, 0, 0, 0, 1], &[1; 9]] {
-        assert!(!verdict(&n, e), "e = {e:x?}");
+        assert!(!taken(&n, e), "e = {e:x?}");
     }
     for n in [&[][..], &[0], &[1], &n[..n.len() / 2], &even, &[vec![0x81; 513], n.clone()].concat()]
     {
-        assert!(!verdict(n, &[1, 0, 1]), "n of {} bytes", n.len());
+        assert!(!taken(n, &[1, 0, 1]), "n of {} bytes", n.len());
+    }
+}
+
+#[test]
+fn key_sets_are_bounded_and_unusable_keys_are_left_out() {
+    let p256 = ecdsa::TestSet::load(ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
+    let good = ec(&p256.test_groups[0], "P-256", 32);
+    let parse = |keys: Vec<Value>| {
+        let keys = json!({ "keys": keys });
+        KeySet::parse(keys.to_string().as_bytes()).map(|keys| keys.len())
+    };
+    let off_curve = json!({
+        "kty": "EC", "crv": "P-256", "x": padded(&[1], 32), "y": padded(&[1], 32),
+    });
+    // The neutral element: everything verifies under it.
+    let weak =
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(&[&[1][..], &[0; 31]].concat()) });
+
+    assert_eq!(parse(vec![good.clone(), off_curve, weak, json!({ "kty": "oct" })]), Some(1));
+    assert_eq!(parse(vec![good.clone(); 64]), Some(64));
+    assert_eq!(parse(vec![good.clone(); 65]), None);
+    let mut large = good;
+    large["x-padding"] = "a".repeat(256 * 1024).into();
+    assert_eq!(parse(vec![large]), None);
+    for junk in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
+        assert!(KeySet::parse(junk.as_bytes()).is_none(), "{junk}");
     }
 }

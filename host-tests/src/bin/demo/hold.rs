@@ -4,13 +4,18 @@ use std::fs;
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use host_tests::{World, repository};
+
+/// Whether this process holds a world.
+static HOLDING: AtomicBool = AtomicBool::new(false);
 
 /// Writes the file, tells how to use it, and waits for ever.
 pub async fn hold(world: &World) {
     let (file, directory) = (file(), directory());
     fs::create_dir_all(&directory).unwrap();
+    HOLDING.store(true, Ordering::Relaxed);
     fs::write(&file, serde_json::to_string_pretty(&world.json()).unwrap()).unwrap();
     // It holds live secrets, if only of this machine's loopback.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -42,10 +47,15 @@ An EMA client: first an ID-JAG from the IdP, then a token from Jagway:
     pending().await
 }
 
-/// Removes what [`hold`] wrote: none of it is true any more.
-pub fn clean_up() {
-    let _ = fs::remove_file(file());
-    let _ = fs::remove_file(directory().join("envoy.yaml"));
+/// Removes what [`hold`] wrote in this process: none of it is true any more. `false` if it wrote
+/// nothing.
+pub fn clean_up() -> bool {
+    let held = HOLDING.load(Ordering::Relaxed);
+    if held {
+        let _ = fs::remove_file(file());
+        let _ = fs::remove_file(directory().join("envoy.yaml"));
+    }
+    held
 }
 
 fn directory() -> PathBuf {

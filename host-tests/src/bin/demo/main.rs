@@ -28,8 +28,8 @@ async fn main() -> ExitCode {
     // Whoever wins, the world is dropped and takes its processes along.
     tokio::select! {
         code = run(held) => code,
-        _ = tokio::signal::ctrl_c() => stopped(),
-        _ = ended.recv() => stopped(),
+        _ = tokio::signal::ctrl_c() => stopped(130),
+        _ = ended.recv() => stopped(143),
     }
 }
 
@@ -56,8 +56,8 @@ async fn run(held: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn stopped() -> ExitCode {
-    hold::clean_up();
+/// Stopped while it held the world, the demo has done its work; stopped before, it has shown nothing.
+fn stopped(signalled: u8) -> ExitCode {
     println!("\nStopped, and everything with it.");
-    ExitCode::SUCCESS
+    if hold::clean_up() { ExitCode::SUCCESS } else { ExitCode::from(signalled) }
 }
