@@ -132,16 +132,6 @@ fn a_wrong_accept_configuration_is_refused_at_its_field() {
             json!(format!("{AS}/{}", "a".repeat(256))),
             "resources[0].resource",
         ),
-        (
-            "/identity_providers/acme/client",
-            json!({ "id": "x", "secret": { "env": "IDP_SECRET" } }),
-            "identity_providers.acme.client",
-        ),
-        (
-            "/identity_providers/acme/token_endpoint",
-            json!(format!("{IDP}/token")),
-            "identity_providers.acme.token_endpoint",
-        ),
         ("/authorization_server/signing_keys", json!([]), "authorization_server.signing_keys"),
         (
             "/authorization_server/signing_keys",
@@ -343,8 +333,6 @@ fn a_wrong_upgrade_configuration_is_refused_at_its_field() {
     assert_eq!(refusal(&twice).0, "resources[1]");
     twice["resources"][1]["upgrade"]["url"] = json!("https://tickets.internal.example/mcp/");
     assert_eq!(refusal(&twice).0, "resources[1]", "with a slash it is the same");
-    let idle = with(upgrade_config(), "/identity_providers/acme/max_id_jag_lifetime", json!(300));
-    assert_eq!(refusal(&idle).0, "identity_providers.acme.max_id_jag_lifetime");
     let both = with(
         upgrade_config(),
         "/authorization_server",
@@ -403,6 +391,24 @@ fn plain_http_is_allowed_only_with_the_switch_and_then_warned_about() {
 
     assert!(config.warnings.iter().any(|line| line.starts_with("allow_insecure_http")));
     assert!(parse(&accept_config()).warnings.is_empty());
+}
+
+#[test]
+fn settings_that_nothing_uses_are_warned_about() {
+    let idle = [
+        (accept_config(), "client", json!({ "id": "x", "secret": { "env": "IDP_SECRET" } })),
+        (accept_config(), "token_endpoint", json!(format!("{IDP}/token"))),
+        (upgrade_config(), "max_id_jag_lifetime", json!(300)),
+        (upgrade_config(), "required_acr", json!(["mfa"])),
+        (upgrade_config(), "max_auth_age", json!(300)),
+    ];
+
+    for (config, field, value) in idle {
+        let path = format!("identity_providers.acme.{field}");
+        let config = parse(&with(config, &format!("/identity_providers/acme/{field}"), value));
+        assert_eq!(config.warnings.len(), 1, "{field}");
+        assert!(config.warnings[0].starts_with(&path), "{:?}", config.warnings);
+    }
 }
 
 #[test]

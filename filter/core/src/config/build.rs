@@ -50,7 +50,8 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         let path = format!("resources[{index}]");
         resources.push(Rc::new(reading.resource(&path, resource, &providers)?));
     }
-    references::check(&raw, &resources, authorization_server.as_ref())?;
+    let idle = references::check(&raw, &resources, authorization_server.as_ref())?;
+    reading.warnings.borrow_mut().extend(idle);
 
     let secrets = reading.secrets.into_inner();
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose().as_bytes()).collect();

@@ -7,12 +7,14 @@ use crate::names;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// Duplicates, missing counterparts, and entries that nothing uses.
+/// Duplicates, missing counterparts, and entries that nothing uses. Returns warnings: settings that
+/// nothing uses.
 pub(super) fn check(
     raw: &raw::Document,
     resources: &[Rc<Resource>],
     server: Option<&AuthorizationServer>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     if resources.is_empty() {
         return fail("resources", "needs at least one entry");
     }
@@ -57,23 +59,16 @@ pub(super) fn check(
         if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");
         }
-        if provider.client.is_some() && !used_by_upgrade {
-            return fail(format!("{path}.client"), "no `upgrade` uses this identity provider");
-        }
-        if provider.token_endpoint.is_some() && !used_by_upgrade {
-            return fail(format!("{path}.token_endpoint"), "no `upgrade` uses it");
-        }
-        let for_grants = [
-            ("max_id_jag_lifetime", provider.max_id_jag_lifetime.is_some()),
-            ("required_acr", !provider.required_acr.is_empty()),
-            ("max_auth_age", provider.max_auth_age.is_some()),
+        // Of no use, but nothing that anybody could be misled by: one entry may serve both configurations.
+        let idle = [
+            ("client", provider.client.is_some() && !used_by_upgrade),
+            ("token_endpoint", provider.token_endpoint.is_some() && !used_by_upgrade),
+            ("max_id_jag_lifetime", provider.max_id_jag_lifetime.is_some() && !used_by_client),
+            ("required_acr", !provider.required_acr.is_empty() && !used_by_client),
+            ("max_auth_age", provider.max_auth_age.is_some() && !used_by_client),
         ];
-        for (field, set) in for_grants {
-            if set && !used_by_client {
-                let path = format!("{path}.{field}");
-                return fail(path, "is about ID-JAGs that come here, and no client may bring one");
-            }
-        }
+        let idle = idle.iter().filter(|(_, idle)| *idle);
+        warnings.extend(idle.map(|(field, _)| format!("{path}.{field}: nothing here uses it")));
     }
-    Ok(())
+    Ok(warnings)
 }

@@ -42,6 +42,8 @@ impl Environment {
             }
             if is_digest(path) {
                 dummies.insert(name.clone(), keys::sha256_hex(name));
+            } else if path.ends_with("credential.value.env") {
+                dummies.insert(name.clone(), "dummy".to_owned());
             } else {
                 dummies.entry(name.clone()).or_insert_with(|| SigningKey::es256("dummy").pem());
             }
