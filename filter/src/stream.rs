@@ -122,12 +122,15 @@ impl HttpContext for Stream {
         let headers = host::headers(Map::Response).unwrap_or_default();
         let refused = headers.sole(":status") == Some(b"401");
         match after {
-            AfterResponse::HideBackendAuthentication { origin } => {
+            AfterResponse::HideBackendAuthentication { origin, credential_header } => {
                 for (name, value) in origin.iter().flat_map(|origin| cors(origin)) {
                     host::set_header(Map::Response, name, &value);
                 }
-                host::remove_header(Map::Response, "set-cookie");
-                host::remove_header(Map::Response, "www-authenticate");
+                for name in
+                    ["set-cookie", "www-authenticate", "proxy-authenticate", &credential_header]
+                {
+                    host::remove_header(Map::Response, name);
+                }
                 if refused {
                     // The backend refuses *our* credential: that is no fault of the client, and a
                     // new token of the client's would not help.

@@ -85,8 +85,9 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
         },
     };
     let answer = get(&ctx, &site, &party, &url).await?;
-    if KeySet::parse(&answer.body).is_none() {
-        site.warn(format!("no key set at {url:?}"));
+    // A set without one usable key is an accident, not a rotation: the last good one serves on.
+    if KeySet::parse(&answer.body).is_none_or(|keys| keys.is_empty()) {
+        site.warn(format!("no usable key set at {url:?}"));
         return Err(JobError::BadAnswer);
     }
     let fresh = max_age(&answer).unwrap_or(KEYS_FRESH).clamp(60, MAX_STALE);

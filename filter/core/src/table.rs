@@ -14,6 +14,9 @@ pub const LEASE: u64 = 20;
 /// become a way to make us fetch.
 const COOL_DOWN: u64 = 30;
 
+/// How many more leases than results a bucket may hold.
+const LEASES_PER_WAY: usize = 8;
+
 /// The shared results, as one worker sees them.
 pub struct Table<'a> {
     /// The store they lie in.
@@ -225,7 +228,8 @@ impl Table<'_> {
                 .map(|(index, _)| index);
             match soonest {
                 Some(index) => drop(entries.swap_remove(index)),
-                None => return false,
+                // Leases are small and short; only a flood of them is refused.
+                None => return entries.len() < place.ways * LEASES_PER_WAY,
             }
         }
         true

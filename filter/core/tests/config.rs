@@ -77,6 +77,11 @@ fn a_wrong_accept_configuration_is_refused_at_its_field() {
         ),
         (
             "/resources/0/accept/credential/header",
+            json!("TE"),
+            "resources[0].accept.credential.header",
+        ),
+        (
+            "/resources/0/accept/credential/header",
             json!("x-jagway-key"),
             "resources[0].accept.credential.header",
         ),

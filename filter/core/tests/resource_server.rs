@@ -68,7 +68,7 @@ fn a_good_token_lets_the_request_through_with_the_backends_credential() {
     ];
     assert_eq!(edits.remove, expected);
     assert_eq!((edits.set.0.as_str(), edits.set.1.expose()), ("x-api-key", "warehouse-key"));
-    assert!(matches!(after, AfterResponse::HideBackendAuthentication { origin: None }));
+    assert!(matches!(after, AfterResponse::HideBackendAuthentication { origin: None, .. }));
 }
 
 #[test]

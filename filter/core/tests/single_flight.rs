@@ -299,3 +299,33 @@ fn what_is_known_to_be_needed_is_fetched_ahead() {
         assert_eq!(wakes, if worker == 0 { 3 } else { 0 });
     }
 }
+
+#[test]
+fn many_subjects_at_once_find_room() {
+    let mut config = config();
+    config["identity_providers"]["acme"]["jwks_uri"] = json!(format!("{IDP}/keys"));
+    let mut process = Process::new(&config, 1);
+    let bearer = |user: usize| {
+        let claims = json!({
+            "iss": IDP, "aud": "jagway", "sub": user.to_string(), "iat": NOW, "exp": NOW + 3600,
+        });
+        format!("Bearer {}", key(1).sign("JWT", &claims))
+    };
+    let ask = |process: &mut Process, user: usize| {
+        let bearer = bearer(user);
+        let fields = [("authorization", bearer.as_str())];
+        let stream = user as u32;
+        process.request(0, stream, request("POST", "tickets.internal.example", "/mcp", &fields));
+    };
+    ask(&mut process, 0);
+    let (_, keys, _) = process.callouts.remove(0);
+    let moment = process.moment();
+    let todo = process.workers[0].answered(&keys, answer(200, &jwks(&[1])), moment);
+    assert!(todo.iter().any(|todo| matches!(todo, Todo::Wake)));
+
+    for user in 1..3000 {
+        ask(&mut process, user);
+    }
+
+    assert!(process.concluded.is_empty(), "{:?}", process.concluded.first());
+}

@@ -603,6 +603,22 @@ fn an_unknown_kid_is_fetched_for_once_in_thirty_seconds() {
 }
 
 #[test]
+fn a_key_set_without_one_usable_key_does_not_replace_a_good_one() {
+    let mut process = Process::new(&accept_config(), 1);
+    assert_eq!(status(&at_token_endpoint(&mut process, token_request(), grant(&id_jag("1")))), 200);
+    process.now += 31;
+    let unknown = jagway_core::signing::SigningKey::from_pem(&pem(2), Some("key-2")).unwrap();
+    let unknown = unknown.sign("oauth-id-jag+jwt", &id_jag_claims("2"));
+
+    process.request_with_body(0, 1, token_request(), grant(&unknown));
+    process.answer(&mut |_| answer(200, br#"{"keys":[{"kty":"junk"}]}"#));
+    assert_eq!(status(&process.verdict()), 503);
+
+    process.request_with_body(0, 1, token_request(), grant(&id_jag("3")));
+    assert_eq!(status(&process.verdict()), 200);
+}
+
+#[test]
 fn keys_that_cannot_be_had_are_our_outage_and_not_the_grants() {
     let mut process = Process::new(&accept_config(), 1);
     process.request_with_body(0, 1, token_request(), grant(&id_jag("1")));

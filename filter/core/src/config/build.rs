@@ -266,7 +266,16 @@ fn without_values(problem: &str) -> String {
         return problem.to_owned();
     }
     match problem.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("must be {expected}"),
+        Some((_, expected)) => {
+            let plain = match expected {
+                "u32" | "u64" => "a whole number",
+                "a sequence" => "a list",
+                "a map" => "an object",
+                expected if expected.starts_with("struct ") => "an object",
+                expected => expected,
+            };
+            format!("must be {plain}")
+        }
         None => "is not of the form it must have".to_owned(),
     }
 }

@@ -153,7 +153,19 @@ pub(super) fn scopes(path: &str, raw: &[String]) -> Result<Vec<String>> {
 pub(super) fn header_name(path: &str, name: &str) -> Result<String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let name = name.to_ascii_lowercase();
-    let steering = ["host", "content-length", "transfer-encoding", "connection", "content-type"];
+    let steering = [
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
     if name.is_empty() || !name.bytes().all(token) || steering.contains(&name.as_str()) {
         return fail(path, "is not the name of a header that can carry a credential");
     }

@@ -244,7 +244,11 @@ impl Worker {
             Ok(Look::Ready(value) | Look::Refresh(value)) => Some(Ok(value)),
             Ok(Look::Failed(error)) => Some(Err(error)),
             Ok(Look::Lead | Look::Wait) => None,
-            Err(_) => Some(Err(JobError::Unavailable)),
+            Err(_) => {
+                let line = "the shared table has no room or does not answer";
+                todo.push(Todo::Warn(line.to_owned()));
+                Some(Err(JobError::Unavailable))
+            }
         }
     }
 }

@@ -76,6 +76,8 @@ pub enum AfterResponse {
     HideBackendAuthentication {
         /// That page.
         origin: Option<String>,
+        /// The header of our credential, should the backend echo it.
+        credential_header: String,
     },
     /// Drop the token under this key, got at this second, if the server refuses it.
     DropTokenOn401(Key, u64),

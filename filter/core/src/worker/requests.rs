@@ -214,8 +214,11 @@ fn accepted(
         Outcome::Preflight(reply) => Ok(Verdict::Reply(reply)),
         Outcome::Forward(edits, _) => {
             let origin = resource_server::allowed_origin(resource, accept, request);
-            let origin = origin.map(str::to_owned);
-            Ok(Verdict::Forward(edits, AfterResponse::HideBackendAuthentication { origin }))
+            let after = AfterResponse::HideBackendAuthentication {
+                origin: origin.map(str::to_owned),
+                credential_header: accept.credential_header.clone(),
+            };
+            Ok(Verdict::Forward(edits, after))
         }
     }
 }
