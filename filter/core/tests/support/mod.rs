@@ -2,6 +2,8 @@
 //! one key. No network, no time but a number.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod assertions;
+
 use jagway_core::config::Config;
 use jagway_core::digest::{hex, sha256};
 use jagway_core::flow::Moment;
