@@ -111,7 +111,7 @@ pub enum ClientFault {
     MethodNotRegistered,
     /// The client assertion does not pass.
     Assertion(Fault),
-    /// Not registered, or the wrong secret: one reason, so that not even the log line's shape tells.
+    /// Not registered, or the wrong secret: one reason for both.
     NotAuthenticated,
     /// `client_id` is another client's.
     Mismatch,
