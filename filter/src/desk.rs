@@ -20,6 +20,7 @@ pub struct Desk {
     /// Whether requests must say where they come from.
     pub reads_source: bool,
     streams: RefCell<BTreeMap<StreamId, Phase>>,
+    counters: RefCell<BTreeMap<(&'static str, &'static str), u32>>,
 }
 
 /// Where a stream stands.
@@ -30,7 +31,7 @@ pub enum Phase {
     /// Its body is collected, up to so many bytes.
     Collecting(usize),
     /// It went upstream.
-    Forwarded(AfterResponse),
+    Forwarded(Rc<AfterResponse>),
     /// It was answered here: nothing more is sent on it.
     Replied,
 }
@@ -45,6 +46,7 @@ impl Desk {
             queue: RefCell::new(None),
             reads_source,
             streams: RefCell::default(),
+            counters: RefCell::default(),
         })
     }
 
@@ -90,6 +92,7 @@ impl Desk {
         match todo {
             Todo::Warn(line) => host::log(Level::Warn, &format!("jagway: {line}")),
             Todo::Info(line) => host::log(Level::Info, &format!("jagway: {line}")),
+            Todo::Count(kind, what) => self.count(kind, what),
             Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
             Todo::Collect(stream, limit) => self.set_phase(stream, Phase::Collecting(limit)),
             // Without a queue of its own the worker takes its turn with the next tick.
@@ -104,6 +107,18 @@ impl Desk {
                 Err(error) => failed.push((run, error)),
             },
         }
+    }
+
+    /// Envoy keeps one counter for a name, however many workers define it.
+    fn count(&self, kind: &'static str, what: &'static str) {
+        let mut counters = self.counters.borrow_mut();
+        let known = counters.get(&(kind, what)).copied();
+        let Some(counter) = known.or_else(|| host::counter(&format!("jagway.{kind}.{what}")))
+        else {
+            return;
+        };
+        counters.insert((kind, what), counter);
+        host::count(counter);
     }
 
     fn conclude(&self, current: u32, stream: StreamId, verdict: Verdict) {
@@ -121,9 +136,11 @@ impl Desk {
                 for name in &edits.remove {
                     host::remove_header(Map::Request, name);
                 }
-                let (name, value) = &edits.set;
-                if host::set_header(Map::Request, name, value.expose()) {
-                    self.set_phase(stream, Phase::Forwarded(after));
+                let set = edits.set.iter();
+                let set =
+                    set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
+                if set.fold(true, |all, one| all && one) {
+                    self.set_phase(stream, Phase::Forwarded(Rc::new(after)));
                     if elsewhere {
                         host::resume();
                     }

@@ -13,9 +13,6 @@ use jagway_core::store::{Store, Unavailable};
 use proxy_wasm::types::Status;
 use std::time::Duration;
 
-/// Longest a callout may take.
-const CALLOUT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// No clock that is right says less: the middle of 2025, in seconds since the epoch.
 const EARLIEST: u64 = 1_750_000_000;
 
@@ -50,6 +47,8 @@ pub enum Level {
 unsafe extern "C" {
     fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, size: usize, metric: *mut u32) -> u32;
+    fn proxy_increment_metric(metric: u32, by: i64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, size: usize) -> u32;
@@ -127,6 +126,20 @@ pub fn moment() -> Option<Moment> {
 pub fn set_tick_period(milliseconds: u32) {
     // SAFETY: no pointers.
     unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
+}
+
+/// The counter `name` of the process.
+pub fn counter(name: &str) -> Option<u32> {
+    let mut metric = 0;
+    // SAFETY: pointer and length are of one live string; the host writes a number. 0 is a counter.
+    let status = unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &mut metric) };
+    (status == OK).then_some(metric)
+}
+
+/// One more.
+pub fn count(counter: u32) {
+    // SAFETY: no pointers.
+    unsafe { proxy_increment_metric(counter, 1) };
 }
 
 /// All fields of `map`, as bytes. `None` if the host does not hand them over (too many, too large,
@@ -278,7 +291,7 @@ pub fn dispatch(callout: &Callout) -> Result<u32, CallFailed> {
         headers,
         body,
         Vec::new(),
-        CALLOUT_TIMEOUT,
+        Duration::from_millis(u64::from(callout.timeout)),
     )
     .map_err(|status| match status {
         Status::BadArgument => CallFailed::NoCluster,

@@ -4,8 +4,7 @@ use crate::desk::{Desk, Phase};
 use crate::host::{self, Buffer, Map};
 use jagway_core::error::Error;
 use jagway_core::http::Request;
-use jagway_core::reply::{Reply, Surface, cors};
-use jagway_core::worker::AfterResponse;
+use jagway_core::reply::{Reply, Surface};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -119,34 +118,17 @@ impl HttpContext for Stream {
         let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
             return Action::Continue;
         };
+        // The time matters only to what is dropped; the rest must be done in any case.
+        let now = host::moment().map_or(0, |moment| moment.now);
         let headers = host::headers(Map::Response).unwrap_or_default();
-        let refused = headers.sole(":status") == Some(b"401");
-        match after {
-            AfterResponse::HideBackendAuthentication { origin, credential_header } => {
-                for (name, value) in origin.iter().flat_map(|origin| cors(origin)) {
-                    host::set_header(Map::Response, name, &value);
-                }
-                for name in
-                    ["set-cookie", "www-authenticate", "proxy-authenticate", &credential_header]
-                {
-                    host::remove_header(Map::Response, name);
-                }
-                if refused {
-                    // The backend refuses *our* credential: that is no fault of the client, and a
-                    // new token of the client's would not help.
-                    host::set_header(Map::Response, ":status", "502");
-                }
-            }
-            AfterResponse::DropTokenOn401(key, made_at) => {
-                // It would send a client that knows nothing of EMA to an authorization server that is
-                // none of its business.
-                host::remove_header(Map::Response, "www-authenticate");
-                if let (true, Some(moment)) = (refused, host::moment()) {
-                    let todo = desk.worker.borrow_mut().token_refused(&key, made_at, moment.now);
-                    desk.perform(self.id, todo);
-                }
-            }
+        let (edits, todo) = desk.worker.borrow_mut().response(&after, &headers, now);
+        for name in &edits.remove {
+            host::remove_header(Map::Response, name);
         }
+        for (name, value) in &edits.set {
+            host::set_header(Map::Response, name, value);
+        }
+        desk.perform(self.id, todo);
         Action::Continue
     }
 }

@@ -1,13 +1,15 @@
 //! The access tokens we issue and accept (RFC 9068).
 
 use crate::claims;
-use crate::digest::{base64url, of_fields};
+use crate::digest::base64url;
 use crate::id_jag::Authentication;
 use crate::json;
 use crate::jwk::KeySet;
 use crate::jws::{self, Algorithm, Fault, HeaderRules};
 use crate::names;
 use crate::signing::SigningKey;
+use crate::subject::Subject;
+use crate::subject_id::SubjectId;
 use serde_json::{Value, json};
 
 /// Algorithms we sign with, hence the only ones accepted.
@@ -19,12 +21,8 @@ pub struct Grant<'a> {
     pub issuer: &'a str,
     /// The one resource the token opens.
     pub resource: &'a str,
-    /// Identity provider that vouched for the user.
-    pub subject_issuer: &'a str,
-    /// The tenant there, if the provider named one.
-    pub tenant: Option<&'a str>,
-    /// The user there.
-    pub subject: &'a str,
+    /// The user.
+    pub subject: &'a Subject,
     /// The client that redeemed the grant.
     pub client_id: &'a str,
     /// Granted scope, space-separated; empty for none.
@@ -44,19 +42,22 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
     let mut claims = json!({
         "iss": grant.issuer,
         "aud": grant.resource,
-        "sub": pairwise_subject(grant),
+        "sub": base64url(&grant.subject.local.key()),
+        "sub_id": grant.subject.id.to_value(),
         "client_id": grant.client_id,
         "iat": grant.now,
         "exp": grant.now.saturating_add(grant.lifetime),
         "jti": grant.jti,
     });
     let Authentication { acr, auth_time, amr, act } = grant.authentication;
+    let groups = &grant.subject.groups;
     let optional = [
         ("scope", (!grant.scope.is_empty()).then(|| grant.scope.into())),
         ("acr", acr.as_deref().map(Value::from)),
         ("auth_time", auth_time.map(Value::from)),
         ("amr", amr.clone().map(Value::from)),
         ("act", act.clone()),
+        ("groups", (!groups.is_empty()).then(|| groups.clone().into())),
     ];
     if let Some(claims) = claims.as_object_mut() {
         let present = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -70,12 +71,22 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
 pub struct AccessToken {
     /// Our name for the user.
     pub subject: String,
+    /// The identity provider's name for the user.
+    pub id: SubjectId,
+    /// The groups of the user that count here.
+    pub groups: Vec<String>,
     /// The client it was issued to.
     pub client_id: String,
     /// Granted scope, space-separated; empty for none.
     pub scope: String,
+    /// Unique identifier.
+    pub jti: String,
+    /// Seconds since the epoch.
+    pub issued_at: u64,
     /// Seconds since the epoch.
     pub expires_at: u64,
+    /// How the user authenticated at the identity provider.
+    pub authentication: Authentication,
 }
 
 /// Verifies `token` for `resource` (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`,
@@ -106,26 +117,19 @@ pub fn verify(
         return Err(Fault::Issuer);
     }
     claims::sole_audience(claims, resource)?;
-    let (_, expires_at) = claims::times(claims, now, skew)?;
+    let (issued_at, expires_at) = claims::times(claims, now, skew)?;
+    let groups = json::strings(claims, "groups").map_err(|_| Fault::ClaimType("groups"))?;
+    let id = claims.get("sub_id").ok_or(Fault::Missing("sub_id"))?;
     let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
     Ok(AccessToken {
         subject: claims::identifier(claims, "sub")?.to_owned(),
+        id: SubjectId::parse(id)?,
+        groups: groups.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         client_id: claims::identifier(claims, "client_id")?.to_owned(),
         scope: scope.unwrap_or_default().to_owned(),
+        jti: claims::identifier(claims, "jti")?.to_owned(),
+        issued_at,
         expires_at,
+        authentication: Authentication::parse(claims)?,
     })
-}
-
-/// A stable name for (issuer, tenant, subject) that two identity providers, or two tenants of one,
-/// cannot make collide, and that does not tell the backend who it is.
-fn pairwise_subject(grant: &Grant<'_>) -> String {
-    let tenant = grant.tenant.map(str::as_bytes);
-    let has_tenant = [u8::from(tenant.is_some())];
-    base64url(&of_fields(&[
-        b"sub",
-        grant.subject_issuer.as_bytes(),
-        &has_tenant,
-        tenant.unwrap_or_default(),
-        grant.subject.as_bytes(),
-    ]))
 }

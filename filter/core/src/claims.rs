@@ -72,10 +72,18 @@ pub fn near_end(claims: &Map<String, Value>, now: u64, skew: u64, most: u64) -> 
 /// `aud` is `expected`, as a string or an array of exactly that string. No prefix, no case, no
 /// slash is forgiven.
 pub fn sole_audience(claims: &Map<String, Value>, expected: &str) -> Result<(), Fault> {
+    sole_audience_of(claims, |audience| audience == expected)
+}
+
+/// As [`sole_audience`], where any of several exact strings `is_us`.
+pub fn sole_audience_of(
+    claims: &Map<String, Value>,
+    is_us: impl Fn(&str) -> bool,
+) -> Result<(), Fault> {
     let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
     match audiences.as_deref() {
         None => Err(Fault::Missing("aud")),
-        Some([only]) if *only == expected => Ok(()),
+        Some([only]) if is_us(only) => Ok(()),
         Some(_) => Err(Fault::Audience),
     }
 }

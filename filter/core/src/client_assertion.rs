@@ -19,8 +19,8 @@ pub struct Expected<'a> {
     pub client_id: &'a str,
     /// Our issuer identifier, the audience the standard asks for.
     pub issuer: &'a str,
-    /// Our token endpoint, which many clients still address.
-    pub token_endpoint: &'a str,
+    /// Our token endpoint, if it may be addressed: many clients still do.
+    pub token_endpoint: Option<&'a str>,
     /// Now, in seconds since the epoch.
     pub now: u64,
     /// Clock skew allowed, in seconds.
@@ -70,8 +70,9 @@ impl<'a> Received<'a> {
             return Err(Fault::ClientMismatch);
         }
         // One audience, never a list that mixes values (rfc7523bis, against audience injection).
-        claims::sole_audience(claims, expected.issuer)
-            .or_else(|_| claims::sole_audience(claims, expected.token_endpoint))?;
+        claims::sole_audience_of(claims, |audience| {
+            audience == expected.issuer || Some(audience) == expected.token_endpoint
+        })?;
         let expires_at = claims::near_end(claims, expected.now, expected.skew, MAX_LIFETIME)?;
         let jti = claims::identifier(claims, "jti")?.to_owned();
         Ok(Once { jti, expires_at })

@@ -112,14 +112,17 @@ fn by_assertion<'a>(
     let expected = Expected {
         client_id: id,
         issuer: server.issuer.as_str(),
-        token_endpoint: server.token_endpoint.as_str(),
+        token_endpoint: server
+            .accept_token_endpoint_audience
+            .then_some(server.token_endpoint.as_str()),
         now,
-        skew: server.skew,
+        skew: server.rules.skew,
     };
     let once = received.verify(keys, &expected).map_err(fault)?;
-    let until = once.expires_at.saturating_add(server.skew).saturating_add(1);
+    let until = once.expires_at.saturating_add(server.rules.skew).saturating_add(1);
     let kind = replay::Kind::ClientAssertion;
-    match replay::spend(store, kind, server.issuer.as_str(), id, &once.jti, until, now) {
+    let name = replay::name(server.issuer.as_str(), id, &once.jti, 0);
+    match replay::spend(store, kind, &name, until, now) {
         Ok(Spend::First) => Ok(Client { id, registration }),
         Ok(Spend::Again) => Err(fault(Fault::Replayed)),
         Ok(Spend::Full) | Err(_) => Err(Error::ReplayStore),

@@ -94,6 +94,17 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
     Ok(value(ctx.now(), answer.body, fresh))
 }
 
+/// The token endpoint of `party`: configured, or discovered.
+pub async fn token_endpoint(ctx: &Ctx, site: &Site, party: &Rc<Party>) -> Result<Url, JobError> {
+    if let Some(url) = &party.token_endpoint {
+        return Ok(url.clone());
+    }
+    site.metadata(ctx, party).await?.token_endpoint.clone().ok_or_else(|| {
+        site.warn(format!("{:?} names no token_endpoint on its own host", party.issuer));
+        JobError::BadAnswer
+    })
+}
+
 /// A GET that is tried once more if nothing came back. Redirects are not followed.
 async fn get(ctx: &Ctx, site: &Site, party: &Party, url: &Url) -> Result<Answer, JobError> {
     let callout = Callout::get_json(&party.cluster, url);

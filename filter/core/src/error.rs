@@ -68,6 +68,11 @@ pub enum Error {
     },
     /// Nothing of what was asked may be granted.
     NoScopeLeft,
+    /// The client may not have tokens for this resource, or nothing at the backend is for this user.
+    Denied {
+        /// Status of `access_denied`; `None`: it is told as `invalid_grant`.
+        status: Option<u16>,
+    },
     /// Single use cannot be guaranteed: the store is full or does not answer.
     ReplayStore,
 
@@ -84,6 +89,10 @@ pub enum Error {
     WrongScheme,
     /// The access token does not pass.
     AccessToken(Fault),
+    /// Nothing at the backend is for this user any more.
+    NoBackendCredential,
+    /// There is no token to be had for the backend.
+    Backend(JobError),
 
     // --- requests to a resource that is upgraded for ---
     /// No credential that any caller of this resource has.
@@ -154,12 +163,16 @@ impl Error {
             Self::Target => "target",
             Self::InsufficientAuthentication { .. } => "insufficient_authentication",
             Self::NoScopeLeft => "no_scope_left",
+            Self::Denied { .. } => "not_entitled",
             Self::ReplayStore => "replay_store",
             Self::Origin => "origin",
             Self::TokenInQuery => "token_in_query",
             Self::NoToken => "no_token",
             Self::MalformedAuthorization => "authorization_malformed",
             Self::WrongScheme => "authorization_scheme",
+            Self::NoBackendCredential => "no_backend_credential",
+            Self::Backend(JobError::Unavailable) => "backend_unavailable",
+            Self::Backend(_) => "backend_refused",
             Self::NoCredential => "no_credential",
             Self::SeveralCredentials => "several_credentials",
             Self::UnknownApiKey => "api_key_unknown",

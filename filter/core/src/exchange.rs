@@ -2,22 +2,15 @@
 
 use crate::config::Upgrade;
 use crate::digest::{Key, of_fields, sha256, short_digest};
-use crate::discovery::no_answer;
+use crate::discovery::{no_answer, token_endpoint};
 use crate::flow::Ctx;
 use crate::http::Url;
 use crate::job::{JobError, Value};
-use crate::jwt_bearer::{self, Granted};
-use crate::secret::Secret;
+use crate::jwt_bearer;
 use crate::site::Site;
 use crate::token_exchange::{self, SubjectToken};
-use crate::token_response::error_code;
-use serde::{Deserialize, Serialize};
+use crate::token_response::{Granted, error_code};
 use std::rc::Rc;
-
-/// An access token without a stated life is not cached; requests that wait for it now share it.
-const UNSTATED_LIFE: u64 = 2;
-/// A token is not used in its last seconds: it has to survive the way to the server.
-const MARGIN: u64 = 5;
 
 /// One subject's way to one resource.
 pub struct Exchange {
@@ -61,18 +54,6 @@ pub fn key(upgrade: &Upgrade, subject: &SubjectToken) -> Key {
     ])
 }
 
-/// The result as workers share it.
-#[derive(Serialize, Deserialize)]
-struct Shared {
-    access_token: String,
-}
-
-/// The access token in a shared result.
-pub fn access_token(value: &Value) -> Option<Secret> {
-    let shared: Shared = serde_json::from_slice(&value.data).ok()?;
-    Some(Secret::new(shared.access_token))
-}
-
 /// Goes both legs. An ID-JAG is redeemed once; if the Resource AS does not take it, one new ID-JAG
 /// is fetched and tried.
 pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Value, JobError> {
@@ -83,13 +64,19 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
     match result {
         Ok(granted) => {
             let upgrade = &exchange.upgrade;
-            site.info(format!(
-                "exchanged resource={:?} issuer={:?} subject_token={}",
-                upgrade.resource,
-                upgrade.identity_provider.party.issuer,
-                short_digest(exchange.subject.secret().expose()),
-            ));
-            Ok(value(ctx.now(), &exchange, &granted))
+            site.done(
+                "exchanged",
+                format!(
+                    "exchanged resource={:?} issuer={:?} subject_token={}",
+                    upgrade.resource,
+                    upgrade.identity_provider.party.issuer,
+                    short_digest(exchange.subject.secret().expose()),
+                ),
+            );
+            let now = ctx.now();
+            let most = upgrade.max_token_age;
+            let left = exchange.subject_expires_at.map(|end| end.saturating_sub(now));
+            Ok(granted.to_value(now, left.unwrap_or(most).min(most)))
         }
         // The caller's credential was good; it is the two servers that do not agree.
         Err((Leg::Redemption, JobError::SubjectRejected)) => Err(JobError::BadAnswer),
@@ -136,35 +123,4 @@ async fn legs(ctx: &Ctx, site: &Rc<Site>, exchange: &Exchange) -> Result<Granted
         site.warn(format!("redemption at {issuer:?}: {status} {code}: {error:?}"));
         (Leg::Redemption, error)
     })
-}
-
-async fn token_endpoint(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    party: &Rc<crate::config::Party>,
-) -> Result<Url, JobError> {
-    if let Some(url) = &party.token_endpoint {
-        return Ok(url.clone());
-    }
-    site.metadata(ctx, party).await?.token_endpoint.clone().ok_or_else(|| {
-        site.warn(format!("{:?} names no token_endpoint on its own host", party.issuer));
-        JobError::BadAnswer
-    })
-}
-
-fn value(now: u64, exchange: &Exchange, granted: &Granted) -> Value {
-    let stated = granted.expires_in.map(|life| life.saturating_sub(MARGIN.min(life / 2)));
-    let life = stated.unwrap_or(UNSTATED_LIFE).min(exchange.upgrade.max_token_age);
-    let life = match exchange.subject_expires_at {
-        Some(end) => life.min(end.saturating_sub(now)),
-        None => life,
-    };
-    let shared = Shared { access_token: granted.access_token.expose().to_owned() };
-    Value {
-        data: serde_json::to_vec(&shared).unwrap_or_default(),
-        made_at: now,
-        // Ahead of time, so that nobody waits for the refresh.
-        refresh_at: now.saturating_add(life - life / 5),
-        usable_until: now.saturating_add(life),
-    }
 }

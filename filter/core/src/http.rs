@@ -32,6 +32,11 @@ impl Request {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
+    /// The proxy's identifier of this request, for the log; empty if it has none.
+    pub fn id(&self) -> &str {
+        self.headers.text("x-request-id").and_then(|id| id.get(..64.min(id.len()))).unwrap_or("")
+    }
+
     fn target(&self) -> &str {
         self.headers.text(":path").unwrap_or_default()
     }
@@ -96,7 +101,12 @@ pub struct Callout {
     pub headers: Vec<(&'static str, Secret)>,
     /// Body; empty for GET.
     pub body: Secret,
+    /// Longest time the answer may take, in milliseconds.
+    pub timeout: u32,
 }
+
+/// Longest time the answer of an authorization server may take, in milliseconds.
+const TIMEOUT: u32 = 5000;
 
 impl Callout {
     /// A GET of the JSON document at `url`.
@@ -108,6 +118,7 @@ impl Callout {
             path: url.path_and_query().to_owned(),
             headers: vec![("accept", Secret::new(crate::names::JSON))],
             body: Secret::new(""),
+            timeout: TIMEOUT,
         }
     }
 
@@ -125,6 +136,7 @@ impl Callout {
                 ("content-type", Secret::new(crate::names::FORM)),
             ],
             body: Secret::new(body.finish()),
+            timeout: TIMEOUT,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The Identity Assertion JWT Authorization Grant (ID-JAG draft §3, §4.4.1; RFC 7523 §3).
 
 use crate::claims;
+use crate::error::Error;
 use crate::json;
 use crate::jwk::KeySet;
 use crate::jws::{self, Algorithm, Fault, HeaderRules, Jws};
@@ -14,12 +15,12 @@ pub struct IdJag {
     pub issuer: String,
     /// The user, in the issuer's name space.
     pub subject: String,
-    /// The tenant of the issuer in which `subject` is unique, if the grant names one.
-    pub tenant: Option<String>,
     /// The client's identifier at this Resource AS.
     pub client_id: String,
     /// Unique identifier, with `issuer` the key of single use.
     pub jti: String,
+    /// Seconds since the epoch.
+    pub issued_at: u64,
     /// Seconds since the epoch.
     pub expires_at: u64,
     /// `resource`, if the grant names any (RFC 8707).
@@ -28,6 +29,8 @@ pub struct IdJag {
     pub scope: Option<String>,
     /// How the user authenticated, and who acts for them.
     pub authentication: Authentication,
+    /// All claims, for what only some issuers are asked for.
+    pub claims: Map<String, Value>,
 }
 
 /// What the grant says of the authentication behind it (ID-JAG §3.1; RFC 8693 §4.1). It is copied into
@@ -45,7 +48,32 @@ pub struct Authentication {
 }
 
 impl Authentication {
-    fn parse(claims: &Map<String, Value>) -> Result<Self, Fault> {
+    /// Whether the user authenticated in one of the ways `required_acr` (empty: any) and at most
+    /// `max_auth_age` seconds ago, with `skew` seconds of grace. What is not said is not so.
+    pub fn suffices(
+        &self,
+        required_acr: &[String],
+        max_auth_age: Option<u64>,
+        now: u64,
+        skew: u64,
+    ) -> Result<(), Error> {
+        let strong = required_acr.is_empty()
+            || self.acr.as_ref().is_some_and(|acr| required_acr.contains(acr));
+        let recent = max_auth_age.is_none_or(|age| {
+            let since = self.auth_time.map(|time| now.saturating_sub(time));
+            since.is_some_and(|since| since <= age.saturating_add(skew))
+        });
+        if strong && recent {
+            return Ok(());
+        }
+        Err(Error::InsufficientAuthentication {
+            acr_values: (!required_acr.is_empty()).then(|| required_acr.join(" ")),
+            max_age: max_auth_age,
+        })
+    }
+
+    /// The authentication claims in `claims`, of an ID-JAG or of an access token of ours.
+    pub fn parse(claims: &Map<String, Value>) -> Result<Self, Fault> {
         let act = claims.get("act");
         if act.is_some_and(|act| !act.is_object()) {
             return Err(Fault::ClaimType("act"));
@@ -73,8 +101,8 @@ impl Authentication {
 pub struct Expected<'a> {
     /// Issuer identifier of the identity provider the key set belongs to.
     pub issuer: &'a str,
-    /// Our own issuer identifier: the one audience.
-    pub audience: &'a str,
+    /// Our own issuer identifier, the one audience, and other exact strings that count as it.
+    pub audiences: &'a [String],
     /// The client that authenticated this request.
     pub client_id: &'a str,
     /// Longest `exp` - `iat`, in seconds.
@@ -118,8 +146,8 @@ impl<'a> Received<'a> {
 
     /// Signature and claims, in the order of the profile.
     ///
-    /// Does *not* check: that the issuer may speak for the client, that `resource` is governed
-    /// here, scope, and single use. Those need more than the token; see [`crate::token_endpoint`].
+    /// Does *not* check: that the issuer may speak for the client, tenants, `cnf`, that `resource` is
+    /// governed here, scope, and single use. Those need more than the token; see [`crate::grant`].
     pub fn verify(self, keys: &KeySet, expected: &Expected<'_>) -> Result<IdJag, Fault> {
         keys.verify(&self.0)?;
         let claims = &self.0.claims;
@@ -130,10 +158,11 @@ impl<'a> Received<'a> {
             return Err(Fault::Issuer);
         }
         // ID-JAG §4.4.1: the audience is this authorization server's issuer, alone.
-        claims::sole_audience(claims, expected.audience)?;
+        let is_us = |audience: &str| expected.audiences.iter().any(|own| own == audience);
+        claims::sole_audience_of(claims, is_us)?;
         // RFC 7523 §3 (4), (5), (6); ID-JAG §3.1 demands `iat`.
-        let (iat, expires_at) = claims::times(claims, expected.now, expected.skew)?;
-        if expires_at - iat > expected.max_lifetime {
+        let (issued_at, expires_at) = claims::times(claims, expected.now, expected.skew)?;
+        if expires_at - issued_at > expected.max_lifetime {
             return Err(Fault::Lifetime);
         }
         let subject = claims::identifier(claims, "sub")?;
@@ -142,18 +171,6 @@ impl<'a> Received<'a> {
         // ID-JAG §4.4.1: `client_id` is the client that authenticated.
         if client_id != expected.client_id {
             return Err(Fault::ClientMismatch);
-        }
-        // We host no tenants, so a grant made for one of somebody's tenants is not for us.
-        if claims.contains_key("aud_tenant") {
-            return Err(Fault::Tenant);
-        }
-        let tenant = match claims.contains_key("tenant") {
-            true => Some(claims::identifier(claims, "tenant")?),
-            false => None,
-        };
-        // RFC 7800 §3.1: a confirmation that cannot be checked must not be ignored.
-        if claims.contains_key("cnf") {
-            return Err(Fault::Confirmation);
         }
         let resources =
             json::strings(claims, "resource").map_err(|_| Fault::ClaimType("resource"))?;
@@ -164,13 +181,14 @@ impl<'a> Received<'a> {
         Ok(IdJag {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
-            tenant: tenant.map(str::to_owned),
             client_id: client_id.to_owned(),
             jti: jti.to_owned(),
+            issued_at,
             expires_at,
             resources: resources.map(|all| all.into_iter().map(str::to_owned).collect()),
             scope: scope.map(str::to_owned),
             authentication: Authentication::parse(claims)?,
+            claims: claims.clone(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs: what runs once for the whole process, and whose results all workers share.
 
+use crate::backend;
 use crate::digest::{Key, hex};
 use crate::exchange::Exchange;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub enum Job {
     Keys(Rc<crate::config::Party>),
     /// Exchange a subject for an access token: both legs of EMA.
     Exchange(Rc<Exchange>),
+    /// Get a token for a backend from its authorization server.
+    Backend(Rc<backend::Fetch>),
 }
 
 impl Job {
@@ -23,6 +26,7 @@ impl Job {
             Self::Metadata(party) => party.document_key("metadata"),
             Self::Keys(party) => party.document_key("keys"),
             Self::Exchange(exchange) => exchange.key,
+            Self::Backend(fetch) => fetch.key,
         }
     }
 
@@ -33,7 +37,7 @@ impl Job {
             Self::Metadata(_) | Self::Keys(_) => {
                 Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
-            Self::Exchange(_) => Place::of_token(key),
+            Self::Exchange(_) | Self::Backend(_) => Place::of_token(key),
         }
     }
 }

@@ -65,12 +65,16 @@ pub enum Fault {
     ClientMismatch,
     /// The issuer may not speak for this client.
     IssuerNotForClient,
-    /// Tenant claims are not for us.
+    /// `tenant` or `aud_tenant` is missing, or is none that the issuer may speak of.
     Tenant,
     /// `cnf` binds the grant to a key whose proof this server cannot check.
     Confirmation,
     /// `resource` names something not governed here.
     Resource,
+    /// The user cannot be told from the claims that name users here.
+    Subject,
+    /// The token was revoked, or its user's session was.
+    Revoked,
     /// (`iss`, `jti`) was seen before.
     Replayed,
 }
@@ -107,6 +111,8 @@ impl Fault {
             Self::Tenant => "tenant",
             Self::Confirmation => "cnf",
             Self::Resource => "resource",
+            Self::Subject => "subject_unresolved",
+            Self::Revoked => "revoked",
             Self::Replayed => "jti_replayed",
         }
     }

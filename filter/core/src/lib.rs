@@ -20,6 +20,7 @@
 #![deny(missing_docs)]
 
 pub mod access_token;
+pub mod backend;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;
@@ -31,6 +32,7 @@ pub mod error;
 pub mod exchange;
 pub mod flow;
 pub mod form;
+pub mod grant;
 pub mod http;
 pub mod id_jag;
 pub mod id_token;
@@ -44,6 +46,7 @@ pub mod metadata;
 pub mod names;
 pub mod peers;
 pub mod replay;
+pub mod replay_store;
 pub mod reply;
 pub mod resource_server;
 pub mod routes;
@@ -52,6 +55,8 @@ pub mod secret;
 pub mod signing;
 pub mod site;
 pub mod store;
+pub mod subject;
+pub mod subject_id;
 pub mod table;
 pub mod token_endpoint;
 pub mod token_exchange;

@@ -8,6 +8,12 @@ pub const GRANT_JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 pub const TOKEN_TYPE_ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 /// Token type of an OpenID Connect ID Token (RFC 8693 §3).
 pub const TOKEN_TYPE_ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+/// `grant_type` of a client's own access (RFC 6749 §4.4.2).
+pub const GRANT_CLIENT_CREDENTIALS: &str = "client_credentials";
+/// Token type of an access token (RFC 8693 §3).
+pub const TOKEN_TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// Token type of any other JWT (RFC 8693 §3).
+pub const TOKEN_TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// Token type of a refresh token (RFC 8693 §3).
 pub const TOKEN_TYPE_REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 /// `token_type` of an issued token that is no access token (RFC 8693 §2.2.1).
@@ -25,6 +31,8 @@ pub const TYP_ACCESS_TOKEN: &str = "at+jwt";
 pub const TYP_CLIENT_ASSERTION: &str = "client-authentication+jwt";
 /// JOSE `typ` of a DPoP proof (RFC 9449 §4.2).
 pub const TYP_DPOP: &str = "dpop+jwt";
+/// JOSE `typ` of the JWT that tells a backend who calls: no other kind of token is taken for it.
+pub const TYP_IDENTITY: &str = "jagway-identity+jwt";
 
 /// Well-known suffix of authorization server metadata (RFC 8414 §3).
 pub const WELL_KNOWN_AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";

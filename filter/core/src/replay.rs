@@ -3,7 +3,7 @@
 //! A fixed number of buckets in the shared store, each a bounded list of digests with expiry. A live
 //! entry is never pushed out: a full bucket refuses.
 
-use crate::digest::of_fields;
+use crate::digest::{Key, of_fields};
 use crate::store::{Store, Unavailable, update};
 
 /// How many buckets there are.
@@ -31,27 +31,36 @@ pub enum Kind {
     Grant,
     /// A client assertion; its issuer is a client.
     ClientAssertion,
+    /// A DPoP proof; its issuer is a key.
+    Proof,
+    /// What an identity provider tells of its users.
+    Event,
 }
 
-/// Spends (`issuer`, `jti`) at the Resource AS `audience`, to be remembered until `until` (seconds
-/// since the epoch; at least `exp` plus skew).
+/// What is remembered of one use: who issued `jti`, for which Resource AS `audience`, and which of
+/// the uses that a grant may have this is, from 0.
+pub fn name(audience: &str, issuer: &str, jti: &str, nth: u32) -> Key {
+    of_fields(&[b"jti", audience.as_bytes(), issuer.as_bytes(), jti.as_bytes(), &nth.to_be_bytes()])
+}
+
+/// Spends what has this `name`, to be remembered until `until` (seconds since the epoch; at least
+/// `exp` plus skew).
 ///
 /// Atomic: of any number of workers that try at once, one gets [`Spend::First`].
 pub fn spend(
     store: &dyn Store,
     kind: Kind,
-    audience: &str,
-    issuer: &str,
-    jti: &str,
+    name: &Key,
     until: u64,
     now: u64,
 ) -> Result<Spend, Unavailable> {
-    let digest = of_fields(&[b"jti", audience.as_bytes(), issuer.as_bytes(), jti.as_bytes()]);
-    let (id, rest) = digest.split_at(16);
+    let (id, rest) = name.split_at(16);
     let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
     let kind = match kind {
         Kind::Grant => "jti",
         Kind::ClientAssertion => "client-jti",
+        Kind::Proof => "dpop-jti",
+        Kind::Event => "event-jti",
     };
     let key = format!("jagway/{kind}/{:x}", bucket % BUCKETS);
 
@@ -85,8 +94,9 @@ mod tests {
     #[test]
     fn a_grant_is_spent_once_until_its_entry_ends() {
         let store = Memory::default();
-        let spend =
-            |issuer, jti, now| spend(&store, Kind::Grant, "as", issuer, jti, 1_000, now).unwrap();
+        let spend = |issuer, jti, now| {
+            spend(&store, Kind::Grant, &name("as", issuer, jti, 0), 1_000, now).unwrap()
+        };
 
         assert_eq!(spend("idp", "1", 900), Spend::First);
         assert_eq!(spend("idp", "1", 999), Spend::Again);
@@ -107,8 +117,9 @@ mod tests {
             full = Some(bytes);
         }
 
-        assert_eq!(spend(&store, Kind::Grant, "as", "idp", "1", 1_000, 900), Ok(Spend::Full));
-        let other = spend(&store, Kind::ClientAssertion, "as", "idp", "1", 1_000, 900);
+        let name = name("as", "idp", "1", 0);
+        assert_eq!(spend(&store, Kind::Grant, &name, 1_000, 900), Ok(Spend::Full));
+        let other = spend(&store, Kind::ClientAssertion, &name, 1_000, 900);
         assert_eq!(other, Ok(Spend::First), "the other kind has room");
         assert_eq!(store.get("jagway/jti/0").unwrap().0, full.unwrap());
     }

@@ -141,7 +141,12 @@ fn words(error: &Error) -> Words {
         Error::AuthorizationDetails => {
             (400, "invalid_authorization_details", "authorization_details are not offered")
         }
-        Error::IdJag(_) => (400, "invalid_grant", "the assertion is not acceptable"),
+        Error::Denied { status: Some(status) } => {
+            (*status, "access_denied", "this user or client may not have this")
+        }
+        Error::IdJag(_) | Error::Denied { status: None } => {
+            (400, "invalid_grant", "the assertion is not acceptable")
+        }
         Error::KeysUnavailable | Error::ReplayStore => {
             (503, "temporarily_unavailable", "try again later")
         }
@@ -160,6 +165,12 @@ fn words(error: &Error) -> Words {
         Error::WrongScheme | Error::AccessToken(_) => {
             (401, "invalid_token", "the access token is not acceptable")
         }
+
+        Error::NoBackendCredential => (403, "access_denied", "nothing here is for this user"),
+        Error::Backend(JobError::Unavailable) => {
+            (503, "temporarily_unavailable", "try again later")
+        }
+        Error::Backend(_) => (502, "bad_gateway", "the server behind gives no access"),
 
         Error::NoCredential => (401, "unauthorized", "a credential is needed"),
         Error::SeveralCredentials => (400, "invalid_request", "more than one credential"),

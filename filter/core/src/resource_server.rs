@@ -15,14 +15,14 @@ use crate::secret::Secret;
 pub struct Edits {
     /// Header fields to remove.
     pub remove: Vec<String>,
-    /// The credential to put in, after the removal.
-    pub set: (String, Secret),
+    /// What to put in, after the removal.
+    pub set: Vec<(String, Secret)>,
 }
 
-/// How a request to an accepted resource goes on.
-pub enum Outcome {
-    /// Upstream, with these edits, on behalf of this token.
-    Forward(Edits, AccessToken),
+/// How a request to an accepted resource goes on after its head.
+pub enum Head {
+    /// It is good for this token.
+    Passed(AccessToken),
     /// A CORS preflight, answered here.
     Preflight(Reply),
 }
@@ -48,24 +48,24 @@ pub fn allowed_origin<'a>(
     (origin == resource.resource.origin() || allowed.any(|other| other == origin)).then_some(origin)
 }
 
-/// Checks a request in order: origin, preflight, no token in the query, one bearer token, which is
-/// ours, for this resource, now. Then swaps the credential.
+/// Checks the head of a request in order: origin, preflight, no token in the query, one bearer token,
+/// which is ours, for this resource, now.
 ///
 /// Does *not* look at the body and does not judge scope against what the request does.
-pub fn check(
+pub fn check_head(
     server: &AuthorizationServer,
     resource: &Resource,
     accept: &Accept,
     request: &Request,
     now: u64,
-) -> Result<Outcome, Error> {
+) -> Result<Head, Error> {
     // MCP transport: a browser page on another site must not reach the server.
     let origin = allowed_origin(resource, accept, request);
     if origin.is_none() && request.headers.has("origin") {
         return Err(Error::Origin);
     }
     if request.method() == "OPTIONS" && request.headers.has("access-control-request-method") {
-        return Ok(Outcome::Preflight(preflight(origin)));
+        return Ok(Head::Preflight(preflight(origin)));
     }
     if has_token_in_query(request) {
         return Err(Error::TokenInQuery);
@@ -73,12 +73,15 @@ pub fn check(
     let token = bearer(request)?;
     let issuer = server.issuer.as_str();
     let audience = resource.resource.as_str();
-    let token = access_token::verify(token, &server.keys, issuer, audience, now, server.skew)
+    let token = access_token::verify(token, &server.keys, issuer, audience, now, server.rules.skew)
         .map_err(Error::AccessToken)?;
+    Ok(Head::Passed(token))
+}
 
-    let set = (accept.credential_header.clone(), accept.credential.clone());
-    let remove = credential_headers(request, &[&accept.credential_header]);
-    Ok(Outcome::Forward(Edits { remove, set }, token))
+/// What becomes of the head of a request that goes on with what `swapped` says: no credential of the
+/// client's travels on, nor anything it put where one of ours could stand.
+pub fn edits(accept: &Accept, request: &Request, swapped: Vec<(String, Secret)>) -> Edits {
+    Edits { remove: credential_headers(request, &accept.own_headers()), set: swapped }
 }
 
 /// The fields of `request` that must not travel on: credentials, those named in `more`, and names

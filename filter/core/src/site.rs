@@ -30,19 +30,21 @@ pub struct Site {
     metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
     keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
     tokens: RefCell<LruCache<Key, Rc<Token>>>,
-    log: RefCell<Vec<(Level, String)>>,
+    notes: RefCell<Vec<Note>>,
 }
 
-/// How much a line of the log matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// What was done.
-    Info,
-    /// What the operator should look at.
-    Warn,
+/// Something for the outside to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A line of the log: what was done.
+    Info(String),
+    /// A line of the log: what the operator should look at.
+    Warn(String),
+    /// One more of a kind of event, for a counter.
+    Count(&'static str, &'static str),
 }
 
-/// An access token that an upgrade got.
+/// An access token that we got for use elsewhere.
 #[derive(Debug)]
 pub struct Token {
     /// The token.
@@ -71,7 +73,7 @@ impl Site {
             metadata: RefCell::default(),
             keys: RefCell::default(),
             tokens: RefCell::new(LruCache::new(MAX_TOKENS)),
-            log: RefCell::default(),
+            notes: RefCell::default(),
         }
     }
 
@@ -137,17 +139,17 @@ impl Site {
     /// A line about something the operator should look at. Never a credential, never an unverified
     /// identity.
     pub fn warn(&self, line: String) {
-        self.log.borrow_mut().push((Level::Warn, line));
+        self.notes.borrow_mut().push(Note::Warn(line));
     }
 
-    /// A line about what was done: it stands for the record of a decision.
-    pub fn info(&self, line: String) {
-        self.log.borrow_mut().push((Level::Info, line));
+    /// A line about what was done, and one more of its kind: it stands for the record of a decision.
+    pub fn done(&self, kind: &'static str, line: String) {
+        self.notes.borrow_mut().extend([Note::Count("done", kind), Note::Info(line)]);
     }
 
-    /// The lines since the last call.
-    pub fn take_log(&self) -> Vec<(Level, String)> {
-        self.log.take()
+    /// The notes since the last call.
+    pub fn take_notes(&self) -> Vec<Note> {
+        self.notes.take()
     }
 }
 

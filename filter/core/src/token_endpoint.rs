@@ -7,18 +7,19 @@
 
 use crate::access_token;
 use crate::client_authentication::{Client, authenticate};
-use crate::config::{Accept, AuthorizationServer, Config, IdentityProvider, Kind};
+use crate::config::{Accept, AuthorizationServer, Config, Holder, Kind};
 use crate::digest::{base64url, short_digest};
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
+use crate::grant::{self, Presenter};
 use crate::http::Request;
-use crate::id_jag::{self, IdJag};
-use crate::jws::{Fault, MAX_TOKEN};
+use crate::id_jag::IdJag;
+use crate::jws::MAX_TOKEN;
 use crate::names;
-use crate::replay::{self, Spend};
 use crate::reply::Reply;
 use crate::site::Site;
+use crate::subject::Subject;
 use serde_json::json;
 use std::rc::Rc;
 
@@ -89,28 +90,19 @@ pub async fn handle(
     }
     let requested = requested(&form)?;
 
-    let (grant, provider) = verify(&ctx, &site, server, &client, assertion).await?;
+    let rules = &server.rules;
+    let trusts = &client.registration.identity_providers;
+    let presenter = Presenter { client_id: client.id, trusts };
+    let governed = |name: &str| find(&site.config, name).is_some();
+    let grant = grant::verify(&ctx, &site, rules, &presenter, assertion, &governed).await?;
 
-    let (resource, accept) = target(&site.config, &grant, &requested)?;
-    authenticated_enough(provider, &grant, ctx.now(), server.skew)?;
-    let scope = granted_scope(accept, &grant, &requested)?;
+    let (resource, accept) = target(&site.config, &grant.id_jag, &requested)?;
+    grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
+    let subject = grant::subject(&grant)?;
+    let scope = granted_scope(accept, &grant.id_jag, &requested)?;
+    let subject = entitled(server, &client, resource, accept, subject, &scope)?;
 
-    let until = grant.expires_at.saturating_add(server.skew).saturating_add(1);
-    let audience = server.issuer.as_str();
-    let store = &*site.store;
-    match replay::spend(
-        store,
-        replay::Kind::Grant,
-        audience,
-        &grant.issuer,
-        &grant.jti,
-        until,
-        ctx.now(),
-    ) {
-        Ok(Spend::First) => {}
-        Ok(Spend::Again) => return Err(Error::IdJag(Fault::Replayed)),
-        Ok(Spend::Full) | Err(_) => return Err(Error::ReplayStore),
-    }
+    grant::spend(&ctx, &site, rules, server.issuer.as_str(), &grant).await?;
 
     let random = ctx.random();
     let token = access_token::issue(
@@ -118,12 +110,10 @@ pub async fn handle(
         &access_token::Grant {
             issuer: server.issuer.as_str(),
             resource,
-            subject_issuer: &grant.issuer,
-            tenant: grant.tenant.as_deref(),
-            subject: &grant.subject,
+            subject: &subject,
             client_id: client.id,
             scope: &scope,
-            authentication: &grant.authentication,
+            authentication: &grant.id_jag.authentication,
             jti: &base64url(random.split_at(16).0),
             now: ctx.now(),
             lifetime: server.access_token_lifetime,
@@ -131,13 +121,16 @@ pub async fn handle(
     );
     // Who, for what, on whose word; the grant and the user by digests, which tell nobody anything but
     // let the identity provider's log be matched.
-    site.info(format!(
-        "issued client={:?} issuer={:?} resource={resource:?} scope={scope:?} jti={} sub={}",
-        client.id,
-        grant.issuer,
-        short_digest(&grant.jti),
-        short_digest(&grant.subject),
-    ));
+    site.done(
+        "issued",
+        format!(
+            "issued client={:?} issuer={:?} resource={resource:?} scope={scope:?} jti={} sub={}",
+            client.id,
+            grant.id_jag.issuer,
+            short_digest(&grant.id_jag.jti),
+            short_digest(&grant.id_jag.subject),
+        ),
+    );
     // RFC 6749 §5.1; ID-JAG §4.4.2: scope and resource always, a refresh token never.
     Ok(Reply::json(
         200,
@@ -184,95 +177,27 @@ fn requested(form: &Form) -> Result<Requested<'_>, Error> {
     Ok(Requested { scope, resources })
 }
 
-/// The ID-JAG in `assertion`, verified with the keys of the issuer it names, which must be one of
-/// ours and one of this client's.
-async fn verify<'a>(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    server: &'a AuthorizationServer,
-    client: &Client<'_>,
-    assertion: &str,
-) -> Result<(IdJag, &'a IdentityProvider), Error> {
-    let providers = &server.identity_providers;
-    let algorithms: Vec<_> =
-        providers.iter().flat_map(|provider| provider.algorithms.iter().copied()).collect();
-    let received =
-        id_jag::Received::parse(assertion.as_bytes(), &algorithms).map_err(Error::IdJag)?;
-
-    let issuer = received.issuer().map_err(Error::IdJag)?;
-    let provider = providers
-        .iter()
-        .find(|provider| provider.party.issuer.as_str() == issuer)
-        .ok_or(Error::IdJag(Fault::Issuer))?;
-    if !received.is_signed_with_one_of(&provider.algorithms) {
-        return Err(Error::IdJag(Fault::AlgorithmNotAllowed));
-    }
-    let keys = site.keys(ctx, &provider.party, |keys| received.is_known_to(keys)).await?;
-
-    let expected = id_jag::Expected {
-        issuer: provider.party.issuer.as_str(),
-        audience: server.issuer.as_str(),
-        client_id: client.id,
-        max_lifetime: provider.max_id_jag_lifetime,
-        now: ctx.now(),
-        skew: server.skew,
-    };
-    let grant = received.verify(&keys, &expected).map_err(Error::IdJag)?;
-    may_speak_for(provider, client)?;
-    Ok((grant, provider))
-}
-
-fn may_speak_for(provider: &Rc<IdentityProvider>, client: &Client<'_>) -> Result<(), Error> {
-    let approved = &client.registration.identity_providers;
-    match approved.iter().any(|other| Rc::ptr_eq(other, provider)) {
-        true => Ok(()),
-        false => Err(Error::IdJag(Fault::IssuerNotForClient)),
-    }
-}
-
-/// The user authenticated as the issuer's entry in the configuration asks: in one of these ways, and
-/// not too long ago. A grant that does not say is not enough.
-fn authenticated_enough(
-    provider: &IdentityProvider,
-    grant: &IdJag,
-    now: u64,
-    skew: u64,
-) -> Result<(), Error> {
-    let IdentityProvider { required_acr, max_auth_age, .. } = provider;
-    let acr = grant.authentication.acr.as_ref();
-    let strong = required_acr.is_empty() || acr.is_some_and(|acr| required_acr.contains(acr));
-    let recent = max_auth_age.is_none_or(|age| {
-        let since = grant.authentication.auth_time.map(|time| now.saturating_sub(time));
-        since.is_some_and(|since| since <= age.saturating_add(skew))
-    });
-    if strong && recent {
-        return Ok(());
-    }
-    Err(Error::InsufficientAuthentication {
-        acr_values: (!required_acr.is_empty()).then(|| required_acr.join(" ")),
-        max_age: *max_auth_age,
+/// The resources accepted for.
+fn governed(config: &Config) -> impl Iterator<Item = (&str, &Rc<Accept>)> {
+    config.resources.iter().filter_map(|resource| match &resource.kind {
+        Kind::Accept(accept) => Some((resource.resource.as_str(), accept)),
+        Kind::Upgrade(_) => None,
     })
 }
 
-/// The one resource the token will open (RFC 8707 §2). Everything the grant names must be governed
-/// here; the request may choose among it.
+fn find<'a>(config: &'a Config, name: &str) -> Option<(&'a str, &'a Rc<Accept>)> {
+    governed(config).find(|(resource, _)| *resource == name)
+}
+
+/// The one resource the token will open (RFC 8707 §2). Everything the grant names is governed here;
+/// the request may choose among it.
 fn target<'a>(
     config: &'a Config,
     grant: &IdJag,
     requested: &Requested<'_>,
-) -> Result<(&'a str, &'a Accept), Error> {
-    let governed = || {
-        config.resources.iter().filter_map(|resource| match &resource.kind {
-            Kind::Accept(accept) => Some((resource.resource.as_str(), accept)),
-            Kind::Upgrade(_) => None,
-        })
-    };
-    let find = |name: &str| governed().find(|(resource, _)| *resource == name);
-
+) -> Result<(&'a str, &'a Rc<Accept>), Error> {
+    let find = |name: &str| find(config, name);
     let claimed = grant.resources.as_deref().unwrap_or_default();
-    if claimed.iter().any(|name| find(name).is_none()) {
-        return Err(Error::IdJag(Fault::Resource));
-    }
     let in_grant =
         |name: &str| grant.resources.is_none() || claimed.iter().any(|claimed| claimed == name);
     match (requested.resources.as_slice(), claimed) {
@@ -282,11 +207,43 @@ fn target<'a>(
         }
         ([], [only]) => find(only).ok_or(Error::Target),
         ([], []) => {
-            let mut all = governed();
+            let mut all = governed(config);
             all.next().filter(|_| all.next().is_none()).ok_or(Error::Target)
         }
         ([], _) => Err(Error::Target),
     }
+}
+
+/// Whether this client may have tokens for this resource, and whether there is a credential of the
+/// backend for this user. A user whom only a linked e-mail address finds goes by that.
+fn entitled(
+    server: &AuthorizationServer,
+    client: &Client<'_>,
+    resource: &str,
+    accept: &Accept,
+    mut subject: Subject,
+    scope: &str,
+) -> Result<Subject, Error> {
+    let denied = Error::Denied { status: server.access_denied_status };
+    let allowed = &client.registration.resources;
+    if !allowed.is_empty() && !allowed.iter().any(|name| name == resource) {
+        return Err(denied);
+    }
+    // Only groups that decide anything here go into the token.
+    subject.groups.retain(|group| accept.asks_for_group(&subject.id.issuer, group));
+    let known = |subject: &Subject| {
+        let name = base64url(&subject.local.key());
+        let (issuer, groups) = (subject.id.issuer.as_str(), subject.groups.as_slice());
+        let holder = Holder { subject: &name, issuer, groups, scope };
+        accept.credentials.iter().any(|mapped| mapped.is_for(&holder))
+    };
+    if known(&subject) {
+        return Ok(subject);
+    }
+    if let Some(email) = subject.email.take() {
+        subject.local = email;
+    }
+    if known(&subject) { Ok(subject) } else { Err(denied) }
 }
 
 /// Requested ∩ granted ∩ offered, in the order of the grant. A grant without `scope` delegates the

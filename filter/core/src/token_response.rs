@@ -1,9 +1,74 @@
-//! Error answers of token endpoints that we call (RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9470).
+//! Answers of token endpoints that we call (RFC 6749 §5, RFC 8693 §2.2.2, RFC 9470).
 
 use crate::http::{Answer, MAX_ANSWER};
-use crate::job::JobError;
+use crate::job::{JobError, Value as Shared};
 use crate::json;
+use crate::secret::Secret;
+use crate::site::Token;
 use serde_json::{Map, Value};
+
+/// Longest access token taken.
+const MAX_TOKEN: usize = 8 * 1024;
+/// An access token without a stated life is not cached; requests that wait for it now share it.
+const UNSTATED_LIFE: u64 = 2;
+/// A token is not used in its last seconds: it has to survive the way to the server.
+const MARGIN: u64 = 5;
+
+/// A bearer token that a server granted us.
+#[derive(Debug)]
+pub struct Granted {
+    /// The access token.
+    pub access_token: Secret,
+    /// Its life in seconds, if the server said so.
+    pub expires_in: Option<u64>,
+}
+
+impl Granted {
+    /// The bearer token in the body of a success (RFC 6749 §5.1).
+    ///
+    /// Does *not* look into the token: it is for the server that granted it to understand.
+    pub fn read(body: &Map<String, Value>) -> Result<Self, JobError> {
+        let text = |name| json::string(body, name).map_err(|_| JobError::BadAnswer);
+        let token = text("access_token")?.ok_or(JobError::BadAnswer)?;
+        // RFC 6750 §2.1: the token must be able to stand in a header.
+        let token68 = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(token68) {
+            return Err(JobError::BadAnswer);
+        }
+        // RFC 6749 §7.1: a token of a type we do not know must not be used.
+        if !text("token_type")?.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
+            return Err(JobError::BadAnswer);
+        }
+        let expires_in = json::seconds(body, "expires_in").map_err(|_| JobError::BadAnswer)?;
+        if expires_in == Some(0) {
+            return Err(JobError::BadAnswer);
+        }
+        Ok(Self { access_token: Secret::new(token), expires_in })
+    }
+
+    /// The token as workers share it, got at `now` and used for at most `most` seconds.
+    pub fn to_value(&self, now: u64, most: u64) -> Shared {
+        let stated = self.expires_in.map(|life| life.saturating_sub(MARGIN.min(life / 2)));
+        let life = stated.unwrap_or(UNSTATED_LIFE).min(most);
+        Shared {
+            data: self.access_token.expose().as_bytes().to_vec(),
+            made_at: now,
+            // Ahead of time, so that nobody waits for the refresh.
+            refresh_at: now.saturating_add(life - life / 5),
+            usable_until: now.saturating_add(life),
+        }
+    }
+}
+
+/// The token in a shared value.
+pub fn token(value: &Shared) -> Option<Token> {
+    Some(Token {
+        access_token: Secret::new(core::str::from_utf8(&value.data).ok()?),
+        made_at: value.made_at,
+        refresh_at: value.refresh_at,
+        usable_until: value.usable_until,
+    })
+}
 
 /// The JSON object in a 200 answer.
 ///

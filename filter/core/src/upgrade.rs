@@ -12,6 +12,7 @@ use crate::resource_server::{Edits, credential_headers, has_token_in_query};
 use crate::secret::{Secret, same_digest};
 use crate::site::{Site, Token};
 use crate::token_exchange::SubjectToken;
+use crate::token_response;
 use std::rc::Rc;
 
 /// Clock skew allowed for ID Tokens, in seconds.
@@ -52,7 +53,7 @@ pub async fn handle(
     });
     let remove = credential_headers(&request, &keys.collect::<Vec<_>>());
     let bearer = Secret::new(format!("Bearer {}", token.access_token.expose()));
-    let edits = Edits { remove, set: ("authorization".to_owned(), bearer) };
+    let edits = Edits { remove, set: vec![("authorization".to_owned(), bearer)] };
     Ok(Upgraded { edits, key, made_at: token.made_at })
 }
 
@@ -130,14 +131,7 @@ async fn exchanged(
     let exchange = Exchange { key, upgrade: upgrade.clone(), subject, subject_expires_at };
     let job = Job::Exchange(Rc::new(exchange));
     let value = ctx.job(job, Want::Usable).await.map_err(Error::Exchange)?;
-    let access_token =
-        exchange::access_token(&value).ok_or(Error::Exchange(JobError::BadAnswer))?;
-    let token = Token {
-        access_token,
-        made_at: value.made_at,
-        refresh_at: value.refresh_at,
-        usable_until: value.usable_until,
-    };
+    let token = token_response::token(&value).ok_or(Error::Exchange(JobError::BadAnswer))?;
     Ok(site.keep_token(key, token))
 }
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use jagway_core::config::Config;
+use jagway_core::config::{Config, Credential};
 use serde_json::{Value, json};
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -427,5 +427,6 @@ fn the_newline_at_the_end_of_a_secret_is_not_part_of_it() {
     let config = parse(&config);
 
     let jagway_core::config::Kind::Accept(accept) = &config.resources[0].kind else { panic!() };
-    assert_eq!(accept.credential.expose(), "secret");
+    let Credential::Header(_, value) = &accept.credentials[0].credential else { panic!() };
+    assert_eq!(value.expose(), "secret");
 }

@@ -44,7 +44,7 @@ fn all_forwarded(process: &mut Process) -> usize {
     let concluded = std::mem::take(&mut process.concluded);
     for (_, _, verdict) in &concluded {
         match verdict {
-            Verdict::Forward(edits, _) => assert_eq!(edits.set.1.expose(), "Bearer granted"),
+            Verdict::Forward(edits, _) => assert_eq!(edits.set[0].1.expose(), "Bearer granted"),
             Verdict::Reply(reply) => panic!("{reply:?}"),
         }
     }

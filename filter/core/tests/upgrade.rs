@@ -3,8 +3,9 @@
 
 mod support;
 
+use jagway_core::http::Headers;
 use jagway_core::http::{Answer, CallFailed, Callout};
-use jagway_core::worker::{AfterResponse, Verdict};
+use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -96,7 +97,7 @@ fn call(fields: &[(&str, &str)]) -> jagway_core::http::Request {
 
 fn bearer(process: &mut Process) -> String {
     match process.verdict() {
-        Verdict::Forward(edits, _) => edits.set.1.expose().to_owned(),
+        Verdict::Forward(edits, _) => edits.set[0].1.expose().to_owned(),
         Verdict::Reply(reply) => panic!("{reply:?} {:?}", process.log),
     }
 }
@@ -113,7 +114,7 @@ fn an_id_token_becomes_an_access_token_of_the_resource_as() {
     let Verdict::Forward(edits, after) = process.verdict() else { panic!("{:?}", process.log) };
     assert!(edits.remove.contains(&"authorization".to_owned()));
     assert!(edits.remove.contains(&"cookie".to_owned()));
-    assert!(matches!(after, AfterResponse::DropTokenOn401(..)));
+    assert!(after.token.is_some() && !after.credential_is_ours);
     // The other core takes what this one got.
     other.resource_as.request(
         0,
@@ -122,7 +123,7 @@ fn an_id_token_becomes_an_access_token_of_the_resource_as() {
             "POST",
             "mcp.acme.example",
             "/warehouse",
-            &[("authorization", edits.set.1.expose())],
+            &[("authorization", edits.set[0].1.expose())],
         ),
     );
     assert_eq!(status(&other.resource_as.verdict()), 0);
@@ -502,19 +503,22 @@ fn no_token_outlives_the_id_token_it_was_got_with() {
     assert_eq!(other.exchanges, 1);
 }
 
+/// The head of the answer of a server that does not take a token.
+fn refused() -> Headers {
+    Headers::new(vec![(":status".to_owned(), b"401".to_vec())])
+}
+
 #[test]
 fn a_token_that_the_server_refuses_is_dropped_everywhere() {
     let mut process = Process::new(&upgrade_config(), 2);
     let mut other = OtherSide::new();
     process.request(0, 1, call(&[("x-api-key", "bot-key")]));
     process.answer(&mut |callout| other.answer(callout));
-    let Verdict::Forward(_, AfterResponse::DropTokenOn401(key, made_at)) = process.verdict() else {
-        panic!("refused")
-    };
+    let Verdict::Forward(_, after) = process.verdict() else { panic!("refused") };
 
-    let notes = process.workers[0].token_refused(&key, made_at, NOW);
+    let (_, notes) = process.workers[0].response(&after, &refused(), NOW);
     assert_eq!(notes.len(), 1, "the other worker is told");
-    let moment = process.moment();
+    let (moment, (key, _)) = (process.moment(), after.token.unwrap());
     process.workers[1].note(&key, moment);
 
     for worker in [0, 1] {
@@ -535,8 +539,8 @@ fn a_server_that_refuses_every_token_does_not_cause_an_exchange_a_request() {
         process.request(0, 1, call(&[("x-api-key", "bot-key")]));
         process.answer(&mut |callout| other.answer(callout));
         match process.verdict() {
-            Verdict::Forward(_, AfterResponse::DropTokenOn401(key, made_at)) => {
-                process.workers[0].token_refused(&key, made_at, process.now);
+            Verdict::Forward(_, after) => {
+                process.workers[0].response(&after, &refused(), process.now);
             }
             verdict => panic!("{verdict:?}"),
         }

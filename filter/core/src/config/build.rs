@@ -1,16 +1,14 @@
 //! From the document as written to the configuration as used: every check there is, at load.
 
-use super::fields::{Result, algorithms, cluster, fail, identifier, named, within};
+use super::fields::{Result, algorithms, cluster, fail, identifier, within};
 use super::{
-    AuthorizationServer, Client, ClientCredential, Config, ConfigError, IdentityProvider, Party,
-    RegisteredClient, RegisteredCredential, document, raw, references,
+    Client, ClientCredential, Config, ConfigError, IdentityProvider, Party, Replay, document, raw,
+    references,
 };
-use crate::jwk::KeySet;
 use crate::jws::Algorithm;
 use crate::seal::Seal;
 use crate::secret::Secret;
-use crate::signing::SigningKey;
-use serde_json::json;
+use crate::subject::{SAML_MEMBERS, SamlRules, SubjectRules};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -109,6 +107,19 @@ impl Reading<'_> {
             max_id_jag_lifetime,
             required_acr: raw.required_acr.clone(),
             max_auth_age: raw.max_auth_age,
+            subjects: subjects(path, raw)?,
+            replay: match raw.replay {
+                raw::Replay::SingleUse => Replay::SingleUse,
+                raw::Replay::Bounded(more @ 1..=16) => Replay::Bounded(more),
+                raw::Replay::Bounded(_) => {
+                    return fail(format!("{path}.replay.bounded"), "must be 1 to 16");
+                }
+                raw::Replay::Off => {
+                    let path = format!("{path}.replay");
+                    self.warn(&path, "whoever gets hold of an ID-JAG may redeem it until it ends");
+                    Replay::Off
+                }
+            },
             client,
         })
     }
@@ -132,131 +143,56 @@ impl Reading<'_> {
         Ok(Client { id: raw.id.clone(), credential })
     }
 
-    fn authorization_server(
-        &self,
-        raw: &raw::AuthorizationServer,
-        providers: &BTreeMap<String, Rc<IdentityProvider>>,
-    ) -> Result<AuthorizationServer> {
-        let path = "authorization_server";
-        let issuer = self.issuer(path, &raw.issuer)?;
-        let mut keys = Vec::new();
-        for (index, key) in raw.signing_keys.iter().enumerate() {
-            let path = format!("{path}.signing_keys[{index}]");
-            let key = self.signing_key(&path, &key.key, key.kid.as_deref())?;
-            if keys.iter().any(|other: &SigningKey| other.kid() == key.kid()) {
-                return fail(format!("{path}.kid"), "used twice");
-            }
-            keys.push(key);
-        }
-        let jwks: Vec<_> = keys.iter().map(SigningKey::public_jwk).collect();
-        let published_keys = json!({ "keys": jwks });
-        let verifying = KeySet::parse(published_keys.to_string().as_bytes()).unwrap_or_default();
-        if verifying.len() != keys.len() {
-            return fail(format!("{path}.signing_keys"), "are more than one key set may have");
-        }
-        let Some(signing_key) = keys.into_iter().next() else {
-            return fail(format!("{path}.signing_keys"), "needs at least one key");
-        };
-
-        let access_token_lifetime = raw.access_token_lifetime.unwrap_or(300);
-        within(&format!("{path}.access_token_lifetime"), access_token_lifetime, 1, 3600)?;
-        let skew = raw.clock_skew.unwrap_or(60);
-        within(&format!("{path}.clock_skew"), skew, 0, 300)?;
-        let limits = raw.rate_limits.as_ref();
-        if let Some(raw::RateLimits {
-            per_source_per_minute: source,
-            per_client_per_minute: client,
-        }) = limits
-            && (*source == Some(0) || *client == Some(0) || source.or(*client).is_none())
-        {
-            return fail(format!("{path}.rate_limits"), "must limit something, and not to nothing");
-        }
-        let mut clients = BTreeMap::new();
-        for (id, client) in &raw.clients {
-            let path = format!("{path}.clients.{id}");
-            identifier(&path, id)?;
-            clients.insert(id.clone(), self.registered_client(&path, client, providers)?);
-        }
-        if clients.is_empty() {
-            return fail(format!("{path}.clients"), "no client could ever get a token");
-        }
-        let used = |provider: &&Rc<IdentityProvider>| {
-            let mut all = clients.values().flat_map(|client| &client.identity_providers);
-            all.any(|other| Rc::ptr_eq(other, provider))
-        };
-        let identity_providers = providers.values().filter(used).cloned().collect();
-        let base = issuer.path().trim_end_matches('/');
-        Ok(AuthorizationServer {
-            token_endpoint: issuer.with_path(&format!("{base}/token")),
-            jwks_uri: issuer.with_path(&format!("{base}/.well-known/jagway/jwks.json")),
-            issuer,
-            signing_key,
-            published_keys,
-            keys: verifying,
-            access_token_lifetime,
-            skew,
-            identity_providers,
-            compat_authorization_endpoint: raw.compat_authorization_endpoint,
-            per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
-            per_client_per_minute: limits.and_then(|limits| limits.per_client_per_minute),
-            clients,
-        })
-    }
-
-    fn registered_credential(
-        &self,
-        path: &str,
-        raw: &raw::RegisteredClient,
-    ) -> Result<RegisteredCredential> {
-        match (&raw.secret_sha256, &raw.private_key_jwt) {
-            (Some(digest), None) => {
-                let digest = self.digest(&format!("{path}.secret_sha256"), digest)?;
-                Ok(RegisteredCredential::SecretSha256(digest))
-            }
-            (None, Some(registered)) => {
-                let path = format!("{path}.private_key_jwt.jwks");
-                let written = registered.jwks.get("keys").and_then(|keys| keys.as_array());
-                let jwks = serde_json::Value::Object(registered.jwks.clone());
-                let keys = KeySet::parse(jwks.to_string().as_bytes());
-                match keys.filter(|keys| !keys.is_empty()) {
-                    Some(keys) if written.is_some_and(|all| all.len() == keys.len()) => {
-                        Ok(RegisteredCredential::Keys(keys))
-                    }
-                    _ => fail(path, "must be a key set of public keys, all of which can be used"),
-                }
-            }
-            _ => fail(path, "needs exactly one of `secret_sha256` and `private_key_jwt`"),
-        }
-    }
-
-    fn registered_client(
-        &self,
-        path: &str,
-        raw: &raw::RegisteredClient,
-        providers: &BTreeMap<String, Rc<IdentityProvider>>,
-    ) -> Result<RegisteredClient> {
-        let field = format!("{path}.identity_providers");
-        let mut chosen: Vec<Rc<IdentityProvider>> = Vec::new();
-        for (index, name) in raw.identity_providers.iter().enumerate() {
-            let field = format!("{field}[{index}]");
-            let provider = named(&field, name, providers)?;
-            if chosen.iter().any(|other| Rc::ptr_eq(other, provider)) {
-                return fail(field, "named twice");
-            }
-            chosen.push(provider.clone());
-        }
-        if chosen.is_empty() {
-            return fail(field, "no identity provider could ever speak for this client");
-        }
-        Ok(RegisteredClient {
-            credential: self.registered_credential(path, raw)?,
-            identity_providers: chosen,
-        })
-    }
-
-    fn warn(&self, path: &str, problem: &str) {
+    pub(super) fn warn(&self, path: &str, problem: &str) {
         self.warnings.borrow_mut().push(format!("{path}: {problem}"));
     }
+}
+
+fn subjects(path: &str, raw: &raw::IdentityProvider) -> Result<SubjectRules> {
+    let raw::Subjects { aud_sub, aud_tenants, saml, email_domains, groups } = &raw.subjects;
+    for (field, names) in [("tenants", &raw.tenants), ("subjects.aud_tenants", aud_tenants)] {
+        for (index, name) in names.iter().enumerate() {
+            identifier(&format!("{path}.{field}[{index}]"), name)?;
+        }
+    }
+    let path = format!("{path}.subjects");
+    for (index, domain) in email_domains.iter().enumerate() {
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        if domain.is_empty() || !domain.bytes().all(plain) {
+            return fail(
+                format!("{path}.email_domains[{index}]"),
+                "must be a domain in lower case",
+            );
+        }
+    }
+    let saml = match saml {
+        None => None,
+        Some(raw) => {
+            let path = format!("{path}.saml");
+            if raw.issuers.is_empty() {
+                return fail(format!("{path}.issuers"), "needs at least one SAML issuer");
+            }
+            let identified_by = match &raw.identified_by {
+                None => SAML_MEMBERS.map(str::to_owned).to_vec(),
+                Some(members) => members.clone(),
+            };
+            let unknown = |member: &&String| !SAML_MEMBERS.contains(&member.as_str());
+            if identified_by.iter().any(|member| unknown(&member)) {
+                let problem = "must be optional members of a saml-nameid (ID-JAG section 3.2.2)";
+                return fail(format!("{path}.identified_by"), problem);
+            }
+            Some(SamlRules { issuers: raw.issuers.clone(), identified_by })
+        }
+    };
+    Ok(SubjectRules {
+        tenants: raw.tenants.clone(),
+        aud_sub: *aud_sub,
+        aud_tenants: aud_tenants.clone(),
+        saml,
+        email_domains: email_domains.clone(),
+        groups: *groups,
+    })
 }
 
 /// serde's words without the values they quote: one may be a secret that somebody wrote down.

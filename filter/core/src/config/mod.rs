@@ -1,11 +1,13 @@
 //! The configuration as the request path uses it: checked, resolved, nothing left to doubt.
 
 mod build;
+mod credentials;
 mod document;
 mod fields;
 mod raw;
 mod references;
 mod resources;
+mod server;
 
 pub use raw::AssertionAudience;
 
@@ -14,9 +16,11 @@ use crate::http::Url;
 use crate::job::Job;
 use crate::jwk::KeySet;
 use crate::jws::Algorithm;
+use crate::replay_store::ReplayStore;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::signing::SigningKey;
+use crate::subject::SubjectRules;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -60,20 +64,41 @@ impl Config {
 }
 
 impl Config {
-    /// Every authorization server that requests may make Jagway call.
-    pub fn parties(&self) -> Vec<Rc<Party>> {
+    /// Every Envoy cluster that requests may make Jagway call, each with its path in the
+    /// configuration.
+    pub fn clusters(&self) -> Vec<(String, String)> {
         let server = self.authorization_server.iter();
-        let trusted = server.flat_map(|server| &server.identity_providers);
-        let upgrades = self.upgrades().flat_map(|upgrade| {
-            [upgrade.identity_provider.party.clone(), upgrade.resource_as.clone()]
-        });
-        trusted.map(|provider| provider.party.clone()).chain(upgrades).collect()
+        let trusted = server.flat_map(|server| &server.rules.identity_providers);
+        let mut parties: Vec<&Party> = trusted.map(|provider| &*provider.party).collect();
+        for resource in &self.resources {
+            match &resource.kind {
+                Kind::Upgrade(upgrade) => {
+                    parties.extend([&*upgrade.identity_provider.party, &*upgrade.resource_as]);
+                }
+                Kind::Accept(accept) => {
+                    parties.extend(accept.credentials.iter().filter_map(|mapped| {
+                        match &mapped.credential {
+                            Credential::Token(backend) => Some(&*backend.party),
+                            _ => None,
+                        }
+                    }));
+                }
+            }
+        }
+        let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
+        let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
+        let server = self.authorization_server.iter();
+        let store = server.filter_map(|server| server.rules.replay_store.as_ref());
+        clusters.extend(store.map(|store| {
+            ("authorization_server.replay_store.cluster".to_owned(), store.cluster.clone())
+        }));
+        clusters
     }
 
     /// The documents of other servers that requests will need.
     pub fn documents(&self) -> Vec<Job> {
         let server = self.authorization_server.iter();
-        let trusted = server.flat_map(|server| &server.identity_providers);
+        let trusted = server.flat_map(|server| &server.rules.identity_providers);
         let mut jobs: Vec<Job> =
             trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
         for upgrade in self.upgrades() {
@@ -142,8 +167,44 @@ pub struct IdentityProvider {
     pub required_acr: Vec<String>,
     /// Longest time since the user authenticated there, in seconds.
     pub max_auth_age: Option<u64>,
+    /// What it is believed about its users.
+    pub subjects: SubjectRules,
+    /// How often an ID-JAG of its may be redeemed.
+    pub replay: Replay,
     /// Our registration there.
     pub client: Option<Rc<Client>>,
+}
+
+/// How often an ID-JAG may be redeemed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// Once.
+    SingleUse,
+    /// Once, and so many times more.
+    Bounded(u32),
+    /// Until it expires.
+    Off,
+}
+
+/// Which ID-JAGs are taken, wherever they are.
+pub struct GrantRules {
+    /// Issuer identifier of the Resource AS they are for, and other exact strings that count as it.
+    pub audiences: Vec<String>,
+    /// Clock skew allowed, in seconds.
+    pub skew: u64,
+    /// Trusted issuers: those that may speak for at least one client.
+    pub identity_providers: Vec<Rc<IdentityProvider>>,
+    /// Where single use holds for the whole fleet, not only for this process.
+    pub replay_store: Option<Rc<ReplayStore>>,
+}
+
+/// An identity provider that may speak for a client.
+#[derive(Debug)]
+pub struct Trust {
+    /// The identity provider.
+    pub provider: Rc<IdentityProvider>,
+    /// The tenants of it that may; empty: all that it may speak of.
+    pub tenants: Vec<String>,
 }
 
 /// Our registration at an authorization server.
@@ -185,10 +246,12 @@ pub struct AuthorizationServer {
     pub keys: KeySet,
     /// Life of an access token, in seconds.
     pub access_token_lifetime: u64,
-    /// Clock skew allowed, in seconds.
-    pub skew: u64,
-    /// Trusted issuers of ID-JAGs: those that may speak for at least one client.
-    pub identity_providers: Vec<Rc<IdentityProvider>>,
+    /// Which ID-JAGs are taken.
+    pub rules: GrantRules,
+    /// Status of `access_denied` for what policy refuses; `None`: it is `invalid_grant` then.
+    pub access_denied_status: Option<u16>,
+    /// Whether client assertions may be addressed to the token endpoint.
+    pub accept_token_endpoint_audience: bool,
     /// Whether to publish an authorization endpoint that always refuses.
     pub compat_authorization_endpoint: bool,
     /// Requests a minute from one source and of one client, per worker; `None`: no limit.
@@ -204,7 +267,9 @@ pub struct RegisteredClient {
     /// How it proves itself.
     pub credential: RegisteredCredential,
     /// The identity providers that may speak for it.
-    pub identity_providers: Vec<Rc<IdentityProvider>>,
+    pub identity_providers: Vec<Trust>,
+    /// Resources it may have tokens for; empty: all.
+    pub resources: Vec<String>,
 }
 
 /// How a client proves itself at our token endpoint.
@@ -230,7 +295,7 @@ pub enum Kind {
     /// Its authorization server wants ID-JAGs; the callers have none.
     Upgrade(Rc<Upgrade>),
     /// It knows nothing of EMA.
-    Accept(Accept),
+    Accept(Rc<Accept>),
 }
 
 /// How callers of a resource are upgraded.
@@ -279,8 +344,110 @@ pub struct Accept {
     pub default_scopes: Vec<String>,
     /// Browser origins allowed besides the resource's own.
     pub allowed_origins: Vec<String>,
-    /// Header that carries the backend's credential.
-    pub credential_header: String,
-    /// That credential.
-    pub credential: Secret,
+    /// Credentials of the backend, and whom each is for: the first that fits counts.
+    pub credentials: Vec<MappedCredential>,
+    /// Header that tells the backend who calls.
+    pub identity_header: Option<IdentityHeader>,
+}
+
+impl Accept {
+    /// Whether membership in `group` of `issuer` decides which credential a user gets.
+    pub fn asks_for_group(&self, issuer: &str, group: &str) -> bool {
+        self.credentials.iter().any(|mapped| match &mapped.whom {
+            Whom::Group(of, name) => of == issuer && name == group,
+            _ => false,
+        })
+    }
+
+    /// Names of the header fields that we set for the backend.
+    pub fn own_headers(&self) -> Vec<&str> {
+        let credentials = self.credentials.iter().filter_map(|mapped| match &mapped.credential {
+            Credential::Header(name, _) => Some(name.as_str()),
+            Credential::Token(_) => Some("authorization"),
+            Credential::None => None,
+        });
+        credentials.chain(self.identity_header.iter().map(|header| header.name.as_str())).collect()
+    }
+}
+
+/// A credential of the backend, and whom it is for.
+pub struct MappedCredential {
+    /// Whom it is for.
+    pub whom: Whom,
+    /// The credential.
+    pub credential: Credential,
+}
+
+/// Whom a credential is for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Everybody.
+    Anyone,
+    /// The user with this name ([`crate::subject::LocalSubject::key`], as base64url).
+    Subject(String),
+    /// The members of a group of this issuer.
+    Group(String, String),
+    /// Whoever was granted this scope.
+    Scope(String),
+}
+
+/// A credential of the backend.
+pub enum Credential {
+    /// A header with a fixed value.
+    Header(String, Secret),
+    /// A bearer token from the backend's own authorization server.
+    Token(Rc<BackendAs>),
+    /// None: the identity header is enough.
+    None,
+}
+
+/// How bearer tokens for a backend are got from its authorization server.
+#[derive(Debug)]
+pub struct BackendAs {
+    /// The authorization server.
+    pub party: Rc<Party>,
+    /// Our registration there.
+    pub client: Client,
+    /// Scope to ask for, space-separated; may be empty.
+    pub scope: String,
+    /// `resource` to ask for (RFC 8707).
+    pub resource: Option<Url>,
+    /// Whether the token is for the user (RFC 8693) and not for us (RFC 6749 §4.4).
+    pub on_behalf: bool,
+}
+
+/// A header that tells the backend who calls: a JWT of ours, for it alone, for a minute.
+#[derive(Debug)]
+pub struct IdentityHeader {
+    /// Its name.
+    pub name: String,
+    /// `aud` of the JWT.
+    pub audience: String,
+}
+
+/// What a credential is chosen by: nothing but what the access token says.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    /// The user's name here.
+    pub subject: &'a str,
+    /// The identity provider.
+    pub issuer: &'a str,
+    /// The user's groups there.
+    pub groups: &'a [String],
+    /// Granted scope, space-separated.
+    pub scope: &'a str,
+}
+
+impl MappedCredential {
+    /// Whether it is for this holder.
+    pub fn is_for(&self, holder: &Holder<'_>) -> bool {
+        match &self.whom {
+            Whom::Anyone => true,
+            Whom::Subject(name) => name == holder.subject,
+            Whom::Group(issuer, group) => {
+                issuer == holder.issuer && holder.groups.iter().any(|other| other == group)
+            }
+            Whom::Scope(scope) => holder.scope.split(' ').any(|other| other == scope),
+        }
+    }
 }

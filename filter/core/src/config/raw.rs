@@ -26,7 +26,46 @@ pub(super) struct IdentityProvider {
     #[serde(default)]
     pub required_acr: Vec<String>,
     pub max_auth_age: Option<u64>,
+    #[serde(default)]
+    pub replay: Replay,
+    #[serde(default)]
+    pub tenants: Vec<String>,
+    #[serde(default)]
+    pub subjects: Subjects,
     pub client: Option<Client>,
+}
+
+/// How often one ID-JAG may be redeemed.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Replay {
+    #[default]
+    SingleUse,
+    /// So many times more than once.
+    Bounded(u32),
+    Off,
+}
+
+/// What an issuer is believed about its users.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subjects {
+    #[serde(default)]
+    pub aud_sub: bool,
+    #[serde(default)]
+    pub aud_tenants: Vec<String>,
+    pub saml: Option<Saml>,
+    #[serde(default)]
+    pub email_domains: Vec<String>,
+    #[serde(default)]
+    pub groups: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Saml {
+    pub issuers: Vec<String>,
+    pub identified_by: Option<Vec<String>>,
 }
 
 /// Our registration at an authorization server.
@@ -83,7 +122,34 @@ pub(super) struct AuthorizationServer {
     #[serde(default)]
     pub compat_authorization_endpoint: bool,
     pub rate_limits: Option<RateLimits>,
+    #[serde(default)]
+    pub accepted_audiences: Vec<String>,
+    pub access_denied_status: Option<u16>,
+    pub accept_token_endpoint_audience: Option<bool>,
+    pub replay_store: Option<ReplayStore>,
     pub clients: BTreeMap<String, RegisteredClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayStore {
+    pub cluster: String,
+    pub timeout_ms: Option<u32>,
+    pub webdis: Option<Webdis>,
+    pub rest: Option<Rest>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webdis {
+    pub authorization: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rest {
+    pub url: String,
+    pub token: Reference,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +171,32 @@ pub(super) struct RateLimits {
 pub(super) struct RegisteredClient {
     pub secret_sha256: Option<Digest>,
     pub private_key_jwt: Option<RegisteredKeys>,
-    pub identity_providers: Vec<String>,
+    pub identity_providers: Vec<Trust>,
+    #[serde(default)]
+    pub resources: Vec<String>,
+}
+
+/// An identity provider by name, or with those of its tenants that count.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be a name, or { name, tenants }")]
+pub(super) enum Trust {
+    Whole(String),
+    Tenants(TrustInTenants),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrustInTenants {
+    pub name: String,
+    pub tenants: Vec<String>,
+}
+
+impl Trust {
+    pub(super) fn name(&self) -> &String {
+        match self {
+            Self::Whole(name) | Self::Tenants(TrustInTenants { name, .. }) => name,
+        }
+    }
 }
 
 /// Public keys: they may stand in the document.
@@ -179,12 +270,64 @@ pub(super) struct Accept {
     pub default_scopes: Vec<String>,
     #[serde(default)]
     pub allowed_origins: Vec<String>,
-    pub credential: Credential,
+    pub credential: Option<Credential>,
+    #[serde(default)]
+    pub credentials: Vec<Credential>,
+    pub identity_header: Option<IdentityHeader>,
+}
+
+/// A credential of the backend: exactly one way, and whom it is for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Credential {
+    pub header: Option<String>,
+    pub value: Option<Reference>,
+    pub bearer: Option<Reference>,
+    pub basic: Option<Basic>,
+    pub client_credentials: Option<BackendAs>,
+    pub token_exchange: Option<BackendAs>,
+    pub none: Option<NoSettings>,
+    #[serde(rename = "for")]
+    pub whom: Option<Whom>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Credential {
-    pub header: String,
-    pub value: Reference,
+pub(super) struct Basic {
+    pub user: String,
+    pub password: Reference,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackendAs {
+    pub issuer: String,
+    pub cluster: String,
+    pub token_endpoint: Option<String>,
+    pub client: Client,
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    pub resource: Option<String>,
+}
+
+/// A user, a group of an identity provider, or a scope.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Whom {
+    pub identity_provider: Option<String>,
+    pub tenant: Option<String>,
+    pub sub: Option<String>,
+    pub group: Option<String>,
+    pub aud_sub: Option<String>,
+    pub aud_tenant: Option<String>,
+    pub saml: Option<BTreeMap<String, String>>,
+    pub email: Option<String>,
+    pub scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdentityHeader {
+    pub name: String,
+    pub audience: Option<String>,
 }

@@ -55,7 +55,7 @@ pub(super) fn check(
         let used_by_upgrade = upgrades.clone().any(|upgrade| upgrade.identity_provider == *name);
         let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
         let mut used_by_client = clients.flat_map(|client| &client.identity_providers);
-        let used_by_client = used_by_client.any(|used| used == name);
+        let used_by_client = used_by_client.any(|used| used.name() == name);
         if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");
         }

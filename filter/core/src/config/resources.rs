@@ -29,8 +29,10 @@ impl Reading<'_> {
                 Ok(Resource { resource, url, kind: Kind::Upgrade(Rc::new(upgrade)) })
             }
             (None, Some(accept)) => {
-                let accept = self.accept(&format!("{path}.accept"), accept)?;
-                Ok(Resource { url: resource.clone(), resource, kind: Kind::Accept(accept) })
+                let path = format!("{path}.accept");
+                let accept = self.accept(&path, accept, &resource, providers)?;
+                let kind = Kind::Accept(Rc::new(accept));
+                Ok(Resource { url: resource.clone(), resource, kind })
             }
             _ => fail(path, "needs exactly one of `upgrade` and `accept`"),
         }
@@ -117,7 +119,13 @@ impl Reading<'_> {
         }
     }
 
-    fn accept(&self, path: &str, raw: &raw::Accept) -> Result<Accept> {
+    fn accept(
+        &self,
+        path: &str,
+        raw: &raw::Accept,
+        resource: &Url,
+        providers: &BTreeMap<String, Rc<IdentityProvider>>,
+    ) -> Result<Accept> {
         let granted = scopes(&format!("{path}.scopes"), &raw.scopes)?;
         let default_scopes = scopes(&format!("{path}.default_scopes"), &raw.default_scopes)?;
         if let Some(unknown) = default_scopes.iter().find(|scope| !granted.contains(scope)) {
@@ -136,12 +144,11 @@ impl Reading<'_> {
             scopes: granted,
             default_scopes,
             allowed_origins: raw.allowed_origins.clone(),
-            credential_header: header_name(
-                &format!("{path}.credential.header"),
-                &raw.credential.header,
-            )?,
-            credential: self
-                .header_secret(&format!("{path}.credential.value"), &raw.credential.value)?,
+            credentials: self.credentials(path, raw, providers)?,
+            identity_header: match &raw.identity_header {
+                None => None,
+                Some(raw) => Some(self.identity_header(path, raw, resource)?),
+            },
         })
     }
 }

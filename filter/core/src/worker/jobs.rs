@@ -7,13 +7,22 @@ use crate::flow::{self, Ask, Moment, Step, Told};
 use crate::http::{Answer, CallFailed};
 use crate::job::{Job, JobError, Value, Want};
 use crate::table::{LEASE, Look};
-use crate::{discovery, exchange, peers};
+use crate::{backend, discovery, exchange, peers};
 use std::collections::BTreeMap;
 
 impl Worker {
     /// A turn in the root context: starts the jobs this worker leads.
     pub fn turn(&mut self, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
+        for (stream, number, callout) in core::mem::take(&mut self.errands) {
+            let waits = matches!(
+                self.streams.get(&stream),
+                Some(Stream { state: State::Calling(other, _), .. }) if *other == number
+            );
+            if waits {
+                todo.push(Todo::Dispatch(Run { key: None, number }, callout));
+            }
+        }
         for job in core::mem::take(&mut self.backlog) {
             if self.jobs.contains_key(&job.key()) {
                 continue;
@@ -32,6 +41,10 @@ impl Worker {
                     let exchange = exchange.clone();
                     flow::start(|ctx| exchange::run(ctx, site, exchange), moment)
                 }
+                Job::Backend(fetch) => {
+                    let fetch = fetch.clone();
+                    flow::start(|ctx| backend::run(ctx, site, fetch), moment)
+                }
             };
             self.runs = self.runs.wrapping_add(1);
             let run = (self.runs, moment.now.saturating_add(LEASE));
@@ -48,17 +61,43 @@ impl Worker {
         moment: Moment,
     ) -> Vec<Todo> {
         let mut todo = Vec::new();
-        match self.jobs.remove(&run.key) {
+        let Some(key) = run.key else {
+            self.errand_done(run.number, answer, moment, &mut todo);
+            return self.finish(todo);
+        };
+        match self.jobs.remove(&key) {
             Some(Running { job, number, deadline, on: Waits::ForAnswer(flow) })
                 if number == run.number =>
             {
                 let step = flow.resume(Told::Call(answer), moment);
                 self.job_step(job, (number, deadline), step, moment, &mut todo);
             }
-            Some(other) => drop(self.jobs.insert(run.key, other)),
+            Some(other) => drop(self.jobs.insert(key, other)),
             None => {}
         }
         self.finish(todo)
+    }
+
+    /// A stream's own request was answered: it goes on, if it still waits for that.
+    fn errand_done(
+        &mut self,
+        number: u64,
+        answer: Result<Answer, CallFailed>,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) {
+        let calls =
+            |stream: &Stream| matches!(stream.state, State::Calling(other, _) if other == number);
+        let Some(id) = self.streams.iter().find(|(_, stream)| calls(stream)).map(|(id, _)| *id)
+        else {
+            return;
+        };
+        if let Some(Stream { deadline, asker, state: State::Calling(_, flow) }) =
+            self.streams.remove(&id)
+        {
+            let step = flow.resume(Told::Call(answer), moment);
+            self.step(id, deadline, asker, step, moment, todo);
+        }
     }
 
     /// A note from another worker: there is something new under `key`, a result or the end of one.
@@ -85,7 +124,7 @@ impl Worker {
                     let hint = "no body came; is allow_on_headers_stop_iteration set?";
                     todo.push(Todo::Warn(hint.to_owned()));
                 }
-                self.refuse(id, &Error::Deadline, &stream.surface, &mut todo);
+                self.refuse(id, &Error::Deadline, &stream.asker, &mut todo);
             }
         }
         let late: Vec<Key> =
@@ -126,7 +165,7 @@ impl Worker {
                 }
                 Step::Ask(Ask::Call(callout), flow) => {
                     let key = job.key();
-                    todo.push(Todo::Dispatch(Run { key, number }, callout));
+                    todo.push(Todo::Dispatch(Run { key: Some(key), number }, callout));
                     let on = Waits::ForAnswer(flow);
                     self.jobs.insert(key, Running { job, number, deadline, on });
                     return;
@@ -207,10 +246,10 @@ impl Worker {
             .into_iter()
             .partition::<BTreeMap<_, _>, _>(|(_, stream)| awaits(&stream.state));
         self.streams = others;
-        for (id, Stream { deadline, surface, state }) in woken {
+        for (id, Stream { deadline, asker, state }) in woken {
             if let State::Waiting(_, _, flow) = state {
                 let step = flow.resume(Told::Job(result.clone()), moment);
-                self.step(id, deadline, surface, step, moment, todo);
+                self.step(id, deadline, asker, step, moment, todo);
             }
         }
         let awaits = |on: &Waits| matches!(on, Waits::ForJob(job, ..) if job.key() == *key);

@@ -6,6 +6,10 @@
 
 mod jobs;
 mod requests;
+mod responses;
+
+pub use requests::Purpose;
+pub use responses::{AfterResponse, ResponseEdits};
 
 use crate::digest::Key;
 use crate::error::Error;
@@ -15,7 +19,7 @@ use crate::job::{Job, JobError, Value, Want};
 use crate::peers;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::Edits;
-use crate::site::{Level, Site};
+use crate::site::{Note, Site};
 use crate::table::Table;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -41,7 +45,7 @@ pub enum Todo {
     Collect(StreamId, usize),
     /// Call [`Worker::turn`] from a callback of the root context.
     Wake,
-    /// Make a request for this run of a job; then call [`Worker::answered`]. Only ever asked for by
+    /// Make a request for this run of a job or for a stream; then call [`Worker::answered`]. Only ever asked for by
     /// calls that come from the root context.
     Dispatch(Run, Callout),
     /// Put the note into this queue.
@@ -50,13 +54,16 @@ pub enum Todo {
     Warn(String),
     /// Write a line to the log: a request was refused, a token issued or exchanged.
     Info(String),
+    /// One more for the counter of this name.
+    Count(&'static str, &'static str),
 }
 
 /// One run of the job under a key. An answer that comes too late is for a run that is over, and must
 /// not be taken for the answer of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    key: Key,
+    /// `None`: it is a stream's own request.
+    key: Option<Key>,
     number: u64,
 }
 
@@ -69,20 +76,6 @@ pub enum Verdict {
     Reply(Reply),
 }
 
-/// What is to be done with the answer of the upstream server.
-#[derive(Debug, Clone)]
-pub enum AfterResponse {
-    /// Hide how we authenticate to the backend, and let the page that asks read the answer.
-    HideBackendAuthentication {
-        /// That page.
-        origin: Option<String>,
-        /// The header of our credential, should the backend echo it.
-        credential_header: String,
-    },
-    /// Drop the token under this key, got at this second, if the server refuses it.
-    DropTokenOn401(Key, u64),
-}
-
 /// The state of one worker.
 pub struct Worker {
     site: Rc<Site>,
@@ -91,6 +84,7 @@ pub struct Worker {
     streams: BTreeMap<StreamId, Stream>,
     jobs: BTreeMap<Key, Running>,
     backlog: Vec<Job>,
+    errands: Vec<(StreamId, u64, Callout)>,
     runs: u64,
 }
 
@@ -103,14 +97,24 @@ struct Place {
 
 struct Stream {
     deadline: u64,
-    surface: Surface,
+    asker: Asker,
     state: State,
+}
+
+/// Who waits for an answer: what it needs to be refused, and to be found again in the log.
+#[derive(Clone)]
+struct Asker {
+    surface: Surface,
+    request_id: String,
 }
 
 enum State {
     /// Until the body is there; the number is the second at which it must be, however it grows.
-    Collecting(Request, u64),
+    Collecting(Request, Purpose, u64),
+    /// For a job that runs once for the process.
     Waiting(Job, Want, Flow<Result<Verdict, Error>>),
+    /// For the answer to a request of its own, of this number.
+    Calling(u64, Flow<Result<Verdict, Error>>),
 }
 
 struct Running {
@@ -135,6 +139,7 @@ impl Worker {
             streams: BTreeMap::new(),
             jobs: BTreeMap::new(),
             backlog: Vec::new(),
+            errands: Vec::new(),
             runs: 0,
         }
     }
@@ -169,9 +174,10 @@ impl Worker {
     }
 
     fn finish(&self, mut todo: Vec<Todo>) -> Vec<Todo> {
-        todo.extend(self.site.take_log().into_iter().map(|(level, line)| match level {
-            Level::Info => Todo::Info(line),
-            Level::Warn => Todo::Warn(line),
+        todo.extend(self.site.take_notes().into_iter().map(|note| match note {
+            Note::Info(line) => Todo::Info(line),
+            Note::Warn(line) => Todo::Warn(line),
+            Note::Count(kind, what) => Todo::Count(kind, what),
         }));
         todo
     }

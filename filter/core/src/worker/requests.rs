@@ -1,21 +1,33 @@
 //! Streams: from a request's head to how it goes on.
 
 use super::{
-    AfterResponse, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State, Stream,
-    StreamId, Todo, Verdict, Worker,
+    AfterResponse, Asker, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State,
+    Stream, StreamId, Todo, Verdict, Worker,
 };
+use crate::access_token::AccessToken;
+use crate::backend;
 use crate::config::{Accept, Kind, Resource, Upgrade};
-use crate::digest::Key;
 use crate::error::Error;
 use crate::flow::{self, Ask, Ctx, Moment, Step, Told};
-use crate::http::{CallFailed, Request};
+use crate::http::Request;
 use crate::reply::{Reply, Surface};
-use crate::resource_server::{self, Outcome};
+use crate::resource_server::{self, Head};
 use crate::routes::{self, Route};
 use crate::site::Site;
 use crate::token_endpoint;
 use crate::upgrade::{self, Upgraded};
 use std::rc::Rc;
+
+/// What a request is to have, once its head and, if need be, its body are there.
+#[derive(Clone)]
+pub enum Purpose {
+    /// A token for a grant.
+    Token,
+    /// An accepted resource, with this token.
+    Accepted(Rc<Resource>, Rc<Accept>, AccessToken),
+    /// A resource that is upgraded for.
+    Upgraded(Rc<Upgrade>),
+}
 
 impl Worker {
     /// A request's head has arrived. `has_body` says whether a body follows.
@@ -28,32 +40,22 @@ impl Worker {
     ) -> Vec<Todo> {
         let mut todo = Vec::new();
         let site = self.site.clone();
-        match routes::route(&site.config, &request) {
-            Err(error) => self.refuse(stream, &error, &Surface::Other, &mut todo),
-            Ok(Route::Document(reply)) => {
-                todo.push(Todo::Conclude(stream, Verdict::Reply(reply)));
-            }
-            Ok(Route::TokenEndpoint) => {
-                self.token_request_head(stream, request, has_body, moment, &mut todo);
-            }
-            Ok(Route::Resource(resource)) => match &resource.kind {
-                Kind::Accept(accept) => {
-                    let verdict = accepted(&site, &resource, accept, &request, moment.now);
-                    match verdict {
-                        Ok(verdict) => todo.push(Todo::Conclude(stream, verdict)),
-                        Err(error) => {
-                            let surface = resource_server::surface(&resource, accept, &request);
-                            self.refuse(stream, &error, &surface, &mut todo);
-                        }
-                    }
+        let (surface, judged) = judge(&site, &request, moment.now);
+        let asker = Asker { surface, request_id: request.id().to_owned() };
+        match judged {
+            Err(error) => self.refuse(stream, &error, &asker, &mut todo),
+            Ok(Judged::Reply(reply)) => todo.push(Todo::Conclude(stream, Verdict::Reply(reply))),
+            Ok(Judged::Goes(purpose, Some(limit))) if has_body => {
+                let deadline = moment.now.saturating_add(STREAM_DEADLINE);
+                let latest = moment.now.saturating_add(BODY_DEADLINE);
+                let state = State::Collecting(request, purpose, latest);
+                if self.hold(stream, Stream { deadline, asker, state }, &mut todo) {
+                    todo.push(Todo::Collect(stream, limit));
                 }
-                Kind::Upgrade(upgrade) => {
-                    let upgrade = upgrade.clone();
-                    let step = flow::start(|ctx| upgraded(ctx, site, upgrade, request), moment);
-                    let deadline = moment.now.saturating_add(STREAM_DEADLINE);
-                    self.step(stream, deadline, Surface::Upgrade, step, moment, &mut todo);
-                }
-            },
+            }
+            Ok(Judged::Goes(purpose, _)) => {
+                self.serve(stream, purpose, request, Vec::new(), asker, moment, &mut todo);
+            }
         }
         self.finish(todo)
     }
@@ -62,8 +64,8 @@ impl Worker {
     pub fn body(&mut self, stream: StreamId, body: Vec<u8>, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
         match self.streams.remove(&stream) {
-            Some(Stream { state: State::Collecting(request, _), .. }) => {
-                self.token_request(stream, request, body, moment, &mut todo);
+            Some(Stream { state: State::Collecting(request, purpose, _), asker, .. }) => {
+                self.serve(stream, purpose, request, body, asker, moment, &mut todo);
             }
             Some(other) => drop(self.streams.insert(stream, other)),
             None => {}
@@ -74,15 +76,15 @@ impl Worker {
     /// The body of a stream that collects is larger than asked for.
     pub fn body_too_large(&mut self, stream: StreamId) -> Vec<Todo> {
         let mut todo = Vec::new();
-        if let Some(Stream { surface, .. }) = self.streams.remove(&stream) {
-            self.refuse(stream, &Error::BodyTooLarge, &surface, &mut todo);
+        if let Some(Stream { asker, .. }) = self.streams.remove(&stream) {
+            self.refuse(stream, &Error::BodyTooLarge, &asker, &mut todo);
         }
         self.finish(todo)
     }
 
     /// Part of a body has arrived: the client is alive.
     pub fn body_grows(&mut self, stream: StreamId, now: u64) {
-        if let Some(Stream { deadline, state: State::Collecting(_, latest), .. }) =
+        if let Some(Stream { deadline, state: State::Collecting(_, _, latest), .. }) =
             self.streams.get_mut(&stream)
         {
             *deadline = now.saturating_add(STREAM_DEADLINE).min(*latest);
@@ -94,56 +96,26 @@ impl Worker {
         self.streams.remove(&stream);
     }
 
-    /// The upstream server answered a request that was forwarded with
-    /// [`AfterResponse::DropTokenOn401`] with 401: the token is not used again, by any worker.
-    pub fn token_refused(&mut self, key: &Key, made_at: u64, now: u64) -> Vec<Todo> {
-        self.site.drop_token(key);
-        // If the store fails, the shared token ends by its own expiry.
-        let _ = self.table(now).forget_token(key, made_at);
-        self.tell_peers(key, now)
-    }
-
-    fn token_request_head(
+    #[allow(clippy::too_many_arguments, reason = "one call, each of its own kind")]
+    fn serve(
         &mut self,
         stream: StreamId,
-        request: Request,
-        has_body: bool,
-        moment: Moment,
-        todo: &mut Vec<Todo>,
-    ) {
-        let surface = token_endpoint_surface(&self.site);
-        match token_endpoint::check_head(&self.site, &request, moment.now) {
-            Err(error) => self.refuse(stream, &error, &surface, todo),
-            Ok(()) if has_body => {
-                let deadline = moment.now.saturating_add(STREAM_DEADLINE);
-                let latest = moment.now.saturating_add(BODY_DEADLINE);
-                let state = State::Collecting(request, latest);
-                if self.hold(stream, Stream { deadline, surface, state }, todo) {
-                    todo.push(Todo::Collect(stream, token_endpoint::MAX_FORM));
-                }
-            }
-            Ok(()) => self.token_request(stream, request, Vec::new(), moment, todo),
-        }
-    }
-
-    fn token_request(
-        &mut self,
-        stream: StreamId,
+        purpose: Purpose,
         request: Request,
         body: Vec<u8>,
+        asker: Asker,
         moment: Moment,
         todo: &mut Vec<Todo>,
     ) {
+        // A client that asks for a token is not patient.
+        let patience = match purpose {
+            Purpose::Token => KEYS_DEADLINE,
+            Purpose::Accepted(..) | Purpose::Upgraded(_) => STREAM_DEADLINE,
+        };
         let site = self.site.clone();
-        let surface = token_endpoint_surface(&site);
-        let step = flow::start(
-            |ctx| async move {
-                token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
-            },
-            moment,
-        );
-        let deadline = moment.now.saturating_add(KEYS_DEADLINE);
-        self.step(stream, deadline, surface, step, moment, todo);
+        let step = flow::start(|ctx| serve(ctx, site, purpose, request, body), moment);
+        let deadline = moment.now.saturating_add(patience);
+        self.step(stream, deadline, asker, step, moment, todo);
     }
 
     /// Takes a stream's flow as far as it goes.
@@ -151,7 +123,7 @@ impl Worker {
         &mut self,
         id: StreamId,
         deadline: u64,
-        surface: Surface,
+        asker: Asker,
         mut step: Step<Result<Verdict, Error>>,
         moment: Moment,
         todo: &mut Vec<Todo>,
@@ -159,19 +131,23 @@ impl Worker {
         loop {
             step = match step {
                 Step::Done(Ok(verdict)) => return todo.push(Todo::Conclude(id, verdict)),
-                Step::Done(Err(error)) => return self.refuse(id, &error, &surface, todo),
-                Step::Lost => {
-                    return self.refuse(id, &Error::Internal("lost"), &surface, todo);
-                }
-                // A stream makes no requests of its own.
-                Step::Ask(Ask::Call(_), flow) => {
-                    flow.resume(Told::Call(Err(CallFailed::NoAnswer)), moment)
+                Step::Done(Err(error)) => return self.refuse(id, &error, &asker, todo),
+                Step::Lost => return self.refuse(id, &Error::Internal("lost"), &asker, todo),
+                // Requests are made from the root context only.
+                Step::Ask(Ask::Call(callout), flow) => {
+                    self.runs = self.runs.wrapping_add(1);
+                    let state = State::Calling(self.runs, flow);
+                    if self.hold(id, Stream { deadline, asker, state }, todo) {
+                        self.errands.push((id, self.runs, callout));
+                        todo.push(Todo::Wake);
+                    }
+                    return;
                 }
                 Step::Ask(Ask::Job(job, want), flow) => match self.look(&job, want, moment, todo) {
                     Some(result) => flow.resume(Told::Job(result), moment),
                     None => {
                         let state = State::Waiting(job, want, flow);
-                        self.hold(id, Stream { deadline, surface, state }, todo);
+                        self.hold(id, Stream { deadline, asker, state }, todo);
                         return;
                     }
                 },
@@ -182,7 +158,7 @@ impl Worker {
     /// Keeps a stream that waits; refuses it, and says so, if too many do.
     fn hold(&mut self, id: StreamId, stream: Stream, todo: &mut Vec<Todo>) -> bool {
         if self.streams.len() >= MAX_WAITING {
-            self.refuse(id, &Error::Overloaded, &stream.surface, todo);
+            self.refuse(id, &Error::Overloaded, &stream.asker, todo);
             return false;
         }
         self.streams.insert(id, stream);
@@ -193,48 +169,102 @@ impl Worker {
         &self,
         id: StreamId,
         error: &Error,
-        surface: &Surface,
+        Asker { surface, request_id }: &Asker,
         todo: &mut Vec<Todo>,
     ) {
-        todo.push(Todo::Info(format!("refused [{}] {error:?}", error.code())));
+        let code = error.code();
+        todo.push(Todo::Count("refused", code));
+        todo.push(Todo::Info(format!("refused [{code}] {error:?} request={request_id:?}")));
         todo.push(Todo::Conclude(id, Verdict::Reply(Reply::refusal(error, surface))));
     }
 }
 
-/// A request to a resource that is accepted for: nothing in it ever waits.
-fn accepted(
-    site: &Site,
-    resource: &Resource,
-    accept: &Accept,
-    request: &Request,
-    now: u64,
+/// What is known of a request by its head.
+enum Judged {
+    /// It is answered at once.
+    Reply(Reply),
+    /// It goes on; with its body, of up to so many bytes, if that matters.
+    Goes(Purpose, Option<usize>),
+}
+
+/// Where refusals of `request` belong, and what its head says.
+fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judged, Error>) {
+    let config = &site.config;
+    match routes::route(config, request) {
+        Err(error) => (Surface::Other, Err(error)),
+        Ok(Route::Document(reply)) => (Surface::Other, Ok(Judged::Reply(reply))),
+        Ok(Route::TokenEndpoint) => {
+            let issuer = config.authorization_server.as_ref().map(|server| server.issuer.as_str());
+            let judged = token_endpoint::check_head(site, request, now);
+            let goes = Judged::Goes(Purpose::Token, Some(token_endpoint::MAX_FORM));
+            let surface = Surface::TokenEndpoint(issuer.unwrap_or_default().to_owned());
+            (surface, judged.map(|()| goes))
+        }
+        Ok(Route::Resource(resource)) => match &resource.kind {
+            Kind::Accept(accept) => {
+                let surface = resource_server::surface(&resource, accept, request);
+                let server = config.authorization_server.as_ref().ok_or(Error::NotFound);
+                let head = server.and_then(|server| {
+                    resource_server::check_head(server, &resource, accept, request, now)
+                });
+                let judged = head.map(|head| match head {
+                    Head::Preflight(reply) => Judged::Reply(reply),
+                    Head::Passed(token) => {
+                        let accept = accept.clone();
+                        Judged::Goes(Purpose::Accepted(resource.clone(), accept, token), None)
+                    }
+                });
+                (surface, judged)
+            }
+            Kind::Upgrade(upgrade) => {
+                (Surface::Upgrade, Ok(Judged::Goes(Purpose::Upgraded(upgrade.clone()), None)))
+            }
+        },
+    }
+}
+
+async fn serve(
+    ctx: Ctx,
+    site: Rc<Site>,
+    purpose: Purpose,
+    request: Request,
+    body: Vec<u8>,
 ) -> Result<Verdict, Error> {
-    let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
-    match resource_server::check(server, resource, accept, request, now)? {
-        Outcome::Preflight(reply) => Ok(Verdict::Reply(reply)),
-        Outcome::Forward(edits, _) => {
-            let origin = resource_server::allowed_origin(resource, accept, request);
-            let after = AfterResponse::HideBackendAuthentication {
-                origin: origin.map(str::to_owned),
-                credential_header: accept.credential_header.clone(),
-            };
-            Ok(Verdict::Forward(edits, after))
+    match purpose {
+        Purpose::Token => {
+            token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
+        }
+        Purpose::Accepted(resource, accept, token) => {
+            accepted(ctx, site, &resource, &accept, &request, &token).await
+        }
+        Purpose::Upgraded(upgrade) => {
+            let Upgraded { edits, key, made_at } =
+                upgrade::handle(ctx, site, upgrade, request).await?;
+            let token = Some((key, made_at));
+            Ok(Verdict::Forward(edits, AfterResponse { token, ..AfterResponse::default() }))
         }
     }
 }
 
-/// A request to a resource that is upgraded for.
-async fn upgraded(
+/// A request to a resource that is accepted for, with a token that is good for it.
+async fn accepted(
     ctx: Ctx,
     site: Rc<Site>,
-    upgrade: Rc<Upgrade>,
-    request: Request,
+    resource: &Resource,
+    accept: &Accept,
+    request: &Request,
+    token: &AccessToken,
 ) -> Result<Verdict, Error> {
-    let Upgraded { edits, key, made_at } = upgrade::handle(ctx, site, upgrade, request).await?;
-    Ok(Verdict::Forward(edits, AfterResponse::DropTokenOn401(key, made_at)))
-}
-
-fn token_endpoint_surface(site: &Site) -> Surface {
-    let server = site.config.authorization_server.as_ref();
-    Surface::TokenEndpoint(server.map_or("", |server| server.issuer.as_str()).to_owned())
+    let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
+    let swapped = backend::swap(&ctx, &site, server, resource, accept, token).await?;
+    let origin = resource_server::allowed_origin(resource, accept, request);
+    // Cookies and challenges of the backend are between it and us; it may echo what we sent, too.
+    let hide = ["set-cookie", "proxy-authenticate"].into_iter().chain(accept.own_headers());
+    let after = AfterResponse {
+        credential_is_ours: true,
+        hide: hide.map(str::to_owned).collect(),
+        origin: origin.map(str::to_owned),
+        token: swapped.token,
+    };
+    Ok(Verdict::Forward(resource_server::edits(accept, request, swapped.set), after))
 }

@@ -16,6 +16,7 @@ use p256::elliptic_curve::SecretKey;
 use p256::pkcs8::EncodePrivateKey;
 use serde_json::{Value, json};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The moment at which every test begins, in seconds since the epoch.
@@ -212,6 +213,7 @@ pub struct Process {
     pub callouts: Vec<(usize, Run, Callout)>,
     pub concluded: Vec<(usize, StreamId, Verdict)>,
     pub log: Vec<String>,
+    pub counts: BTreeMap<String, u64>,
     entropy: Cell<u64>,
 }
 
@@ -225,6 +227,7 @@ impl Process {
             callouts: Vec::new(),
             concluded: Vec::new(),
             log: Vec::new(),
+            counts: BTreeMap::new(),
             entropy: Cell::new(0),
         };
         for index in 0..workers {
@@ -305,6 +308,9 @@ impl Process {
                 Todo::Conclude(stream, verdict) => self.concluded.push((worker, stream, verdict)),
                 Todo::Dispatch(run, callout) => self.callouts.push((worker, run, callout)),
                 Todo::Warn(line) | Todo::Info(line) => self.log.push(line),
+                Todo::Count(kind, what) => {
+                    *self.counts.entry(format!("{kind}.{what}")).or_default() += 1
+                }
                 Todo::Collect(..) => {}
                 Todo::Wake => {
                     let moment = self.moment();

@@ -51,12 +51,11 @@ pub fn findings(bootstrap: &Bootstrap, filter: &Filter, no_secrets: bool) -> Vec
 
 fn clusters(bootstrap: &Bootstrap, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for party in config.parties() {
-        if bootstrap.clusters.contains(&party.cluster) {
+    for (path, cluster) in config.clusters() {
+        if bootstrap.clusters.contains(&cluster) {
             continue;
         }
-        let path = format!("{}.cluster", party.path);
-        let problem = format!("Envoy has no cluster `{}`", party.cluster);
+        let problem = format!("Envoy has no cluster `{cluster}`");
         let finding = if bootstrap.has_cds {
             Finding::warning(&path, format!("{problem}, unless CDS brings it"))
         } else {

@@ -1,0 +1,199 @@
+//! Jagway as Resource AS: its keys, its clients, and what it takes.
+
+use super::build::Reading;
+use super::fields::{Result, cluster, fail, identifier, named, within};
+use super::{
+    AuthorizationServer, GrantRules, IdentityProvider, RegisteredClient, RegisteredCredential,
+    Trust, raw,
+};
+use crate::http::Url;
+use crate::jwk::KeySet;
+use crate::replay_store::{Front, ReplayStore};
+use crate::signing::SigningKey;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+impl Reading<'_> {
+    pub(super) fn authorization_server(
+        &self,
+        raw: &raw::AuthorizationServer,
+        providers: &BTreeMap<String, Rc<IdentityProvider>>,
+    ) -> Result<AuthorizationServer> {
+        let path = "authorization_server";
+        let issuer = self.issuer(path, &raw.issuer)?;
+        let mut keys = Vec::new();
+        for (index, key) in raw.signing_keys.iter().enumerate() {
+            let path = format!("{path}.signing_keys[{index}]");
+            let key = self.signing_key(&path, &key.key, key.kid.as_deref())?;
+            if keys.iter().any(|other: &SigningKey| other.kid() == key.kid()) {
+                return fail(format!("{path}.kid"), "used twice");
+            }
+            keys.push(key);
+        }
+        let jwks: Vec<_> = keys.iter().map(SigningKey::public_jwk).collect();
+        let published_keys = json!({ "keys": jwks });
+        let verifying = KeySet::parse(published_keys.to_string().as_bytes()).unwrap_or_default();
+        if verifying.len() != keys.len() {
+            return fail(format!("{path}.signing_keys"), "are more than one key set may have");
+        }
+        let Some(signing_key) = keys.into_iter().next() else {
+            return fail(format!("{path}.signing_keys"), "needs at least one key");
+        };
+
+        let access_token_lifetime = raw.access_token_lifetime.unwrap_or(300);
+        within(&format!("{path}.access_token_lifetime"), access_token_lifetime, 1, 3600)?;
+        let skew = raw.clock_skew.unwrap_or(60);
+        within(&format!("{path}.clock_skew"), skew, 0, 300)?;
+        let limits = raw.rate_limits.as_ref();
+        if let Some(raw::RateLimits {
+            per_source_per_minute: source,
+            per_client_per_minute: client,
+        }) = limits
+            && (*source == Some(0) || *client == Some(0) || source.or(*client).is_none())
+        {
+            return fail(format!("{path}.rate_limits"), "must limit something, and not to nothing");
+        }
+        let mut clients = BTreeMap::new();
+        for (id, client) in &raw.clients {
+            let path = format!("{path}.clients.{id}");
+            identifier(&path, id)?;
+            clients.insert(id.clone(), self.registered_client(&path, client, providers)?);
+        }
+        if clients.is_empty() {
+            return fail(format!("{path}.clients"), "no client could ever get a token");
+        }
+        let used = |provider: &&Rc<IdentityProvider>| {
+            let mut all = clients.values().flat_map(|client| &client.identity_providers);
+            all.any(|trust| Rc::ptr_eq(&trust.provider, provider))
+        };
+        let identity_providers = providers.values().filter(used).cloned().collect();
+        let rules = self.grant_rules(raw, &issuer, skew, identity_providers)?;
+        if raw.access_denied_status.is_some_and(|status| !matches!(status, 400 | 403)) {
+            return fail(format!("{path}.access_denied_status"), "must be 400 or 403");
+        }
+        let base = issuer.path().trim_end_matches('/');
+        Ok(AuthorizationServer {
+            token_endpoint: issuer.with_path(&format!("{base}/token")),
+            jwks_uri: issuer.with_path(&format!("{base}/.well-known/jagway/jwks.json")),
+            issuer,
+            signing_key,
+            published_keys,
+            keys: verifying,
+            access_token_lifetime,
+            rules,
+            access_denied_status: raw.access_denied_status,
+            accept_token_endpoint_audience: raw.accept_token_endpoint_audience.unwrap_or(true),
+            compat_authorization_endpoint: raw.compat_authorization_endpoint,
+            per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
+            per_client_per_minute: limits.and_then(|limits| limits.per_client_per_minute),
+            clients,
+        })
+    }
+
+    fn registered_credential(
+        &self,
+        path: &str,
+        raw: &raw::RegisteredClient,
+    ) -> Result<RegisteredCredential> {
+        match (&raw.secret_sha256, &raw.private_key_jwt) {
+            (Some(digest), None) => {
+                let digest = self.digest(&format!("{path}.secret_sha256"), digest)?;
+                Ok(RegisteredCredential::SecretSha256(digest))
+            }
+            (None, Some(registered)) => {
+                let path = format!("{path}.private_key_jwt.jwks");
+                let written = registered.jwks.get("keys").and_then(|keys| keys.as_array());
+                let jwks = serde_json::Value::Object(registered.jwks.clone());
+                let keys = KeySet::parse(jwks.to_string().as_bytes());
+                match keys.filter(|keys| !keys.is_empty()) {
+                    Some(keys) if written.is_some_and(|all| all.len() == keys.len()) => {
+                        Ok(RegisteredCredential::Keys(keys))
+                    }
+                    _ => fail(path, "must be a key set of public keys, all of which can be used"),
+                }
+            }
+            _ => fail(path, "needs exactly one of `secret_sha256` and `private_key_jwt`"),
+        }
+    }
+
+    fn registered_client(
+        &self,
+        path: &str,
+        raw: &raw::RegisteredClient,
+        providers: &BTreeMap<String, Rc<IdentityProvider>>,
+    ) -> Result<RegisteredClient> {
+        let field = format!("{path}.identity_providers");
+        let mut chosen: Vec<Trust> = Vec::new();
+        for (index, trust) in raw.identity_providers.iter().enumerate() {
+            let field = format!("{field}[{index}]");
+            let provider = named(&field, trust.name(), providers)?;
+            if chosen.iter().any(|other| Rc::ptr_eq(&other.provider, provider)) {
+                return fail(field, "named twice");
+            }
+            let tenants = match trust {
+                raw::Trust::Whole(_) => Vec::new(),
+                raw::Trust::Tenants(trust) => {
+                    let known = &provider.subjects.tenants;
+                    let unknown = trust.tenants.iter().find(|tenant| !known.contains(tenant));
+                    if trust.tenants.is_empty() || unknown.is_some() {
+                        let problem = "must be tenants that the identity provider may speak of";
+                        return fail(format!("{field}.tenants"), problem);
+                    }
+                    trust.tenants.clone()
+                }
+            };
+            chosen.push(Trust { provider: provider.clone(), tenants });
+        }
+        if chosen.is_empty() {
+            return fail(field, "no identity provider could ever speak for this client");
+        }
+        Ok(RegisteredClient {
+            credential: self.registered_credential(path, raw)?,
+            identity_providers: chosen,
+            resources: raw.resources.clone(),
+        })
+    }
+
+    fn grant_rules(
+        &self,
+        raw: &raw::AuthorizationServer,
+        issuer: &Url,
+        skew: u64,
+        identity_providers: Vec<Rc<IdentityProvider>>,
+    ) -> Result<GrantRules> {
+        let path = "authorization_server";
+        let mut audiences = vec![issuer.as_str().to_owned()];
+        for (index, audience) in raw.accepted_audiences.iter().enumerate() {
+            identifier(&format!("{path}.accepted_audiences[{index}]"), audience)?;
+            audiences.push(audience.clone());
+        }
+        let replay_store = match &raw.replay_store {
+            None => None,
+            Some(store) => Some(Rc::new(self.replay_store(store)?)),
+        };
+        Ok(GrantRules { audiences, skew, identity_providers, replay_store })
+    }
+
+    fn replay_store(&self, raw: &raw::ReplayStore) -> Result<ReplayStore> {
+        let path = "authorization_server.replay_store";
+        let timeout = raw.timeout_ms.unwrap_or(500);
+        if !(10..=2000).contains(&timeout) {
+            return fail(format!("{path}.timeout_ms"), "must be 10 to 2000 milliseconds");
+        }
+        let front = match (&raw.webdis, &raw.rest) {
+            (Some(webdis), None) => {
+                let path = format!("{path}.webdis.authorization");
+                let value = webdis.authorization.as_ref();
+                Front::Webdis(value.map(|value| self.header_secret(&path, value)).transpose()?)
+            }
+            (None, Some(rest)) => {
+                let path = format!("{path}.rest");
+                let url = self.url(&format!("{path}.url"), &rest.url)?;
+                Front::Rest(url, self.header_secret(&format!("{path}.token"), &rest.token)?)
+            }
+            _ => return fail(path, "needs exactly one of `webdis` and `rest`"),
+        };
+        Ok(ReplayStore { cluster: cluster(path, &raw.cluster)?, timeout, front })
+    }
+}

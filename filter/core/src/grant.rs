@@ -1,0 +1,150 @@
+//! An ID-JAG as a grant: every check between its form and its use (ID-JAG §4.4.1), the same for our
+//! token endpoint and for one that we guard.
+//!
+//! Nothing of the payload is believed before the signature, and single use is spent last, so that
+//! nobody can burn a grant that is not theirs.
+
+use crate::config::{GrantRules, IdentityProvider, Replay, Trust};
+use crate::error::Error;
+use crate::flow::Ctx;
+use crate::id_jag::{self, IdJag};
+use crate::jws::{Fault, MAX_TOKEN};
+use crate::replay::{self, Spend};
+use crate::site::Site;
+use crate::subject::{self, Subject};
+use crate::subject_id::SubjectId;
+use std::rc::Rc;
+
+/// Who presents a grant.
+pub struct Presenter<'a> {
+    /// The client that authenticated.
+    pub client_id: &'a str,
+    /// Who may speak for it.
+    pub trusts: &'a [Trust],
+}
+
+/// An ID-JAG that has passed every check that does not depend on what is asked for.
+pub struct Grant<'a> {
+    /// The ID-JAG.
+    pub id_jag: IdJag,
+    /// Its issuer.
+    pub provider: &'a Rc<IdentityProvider>,
+    /// Its user, as the issuer names them.
+    pub id: SubjectId,
+}
+
+/// Checks `assertion`, in this order: its form; its issuer, whose keys verify it; audience, times and
+/// client; whether this issuer may speak for this client; tenants; and whether all its resources are
+/// governed here.
+///
+/// Does *not* resolve the user ([`subject`]), judge how they authenticated
+/// ([`authenticated_enough`]) or spend the grant ([`spend`]): those come after the target is chosen.
+pub async fn verify<'a>(
+    ctx: &Ctx,
+    site: &Rc<Site>,
+    rules: &'a GrantRules,
+    presenter: &Presenter<'_>,
+    assertion: &str,
+    governed: &dyn Fn(&str) -> bool,
+) -> Result<Grant<'a>, Error> {
+    if assertion.len() > MAX_TOKEN {
+        return Err(Error::AssertionTooLarge);
+    }
+    let providers = &rules.identity_providers;
+    let algorithms: Vec<_> =
+        providers.iter().flat_map(|provider| provider.algorithms.iter().copied()).collect();
+    let received =
+        id_jag::Received::parse(assertion.as_bytes(), &algorithms).map_err(Error::IdJag)?;
+
+    let issuer = received.issuer().map_err(Error::IdJag)?;
+    let provider = providers
+        .iter()
+        .find(|provider| provider.party.issuer.as_str() == issuer)
+        .ok_or(Error::IdJag(Fault::Issuer))?;
+    if !received.is_signed_with_one_of(&provider.algorithms) {
+        return Err(Error::IdJag(Fault::AlgorithmNotAllowed));
+    }
+    let keys = site.keys(ctx, &provider.party, |keys| received.is_known_to(keys)).await?;
+
+    let expected = id_jag::Expected {
+        issuer: provider.party.issuer.as_str(),
+        audiences: &rules.audiences,
+        client_id: presenter.client_id,
+        max_lifetime: provider.max_id_jag_lifetime,
+        now: ctx.now(),
+        skew: rules.skew,
+    };
+    let id_jag = received.verify(&keys, &expected).map_err(Error::IdJag)?;
+    if !is_approved(presenter, provider, &id_jag) {
+        return Err(Error::IdJag(Fault::IssuerNotForClient));
+    }
+    let tenant = subject::tenant(&id_jag.claims, &provider.subjects).map_err(Error::IdJag)?;
+    // RFC 7800 §3.1: a confirmation that cannot be checked must not be ignored.
+    if id_jag.claims.contains_key("cnf") {
+        return Err(Error::IdJag(Fault::Confirmation));
+    }
+    let claimed = id_jag.resources.as_deref().unwrap_or_default();
+    if !claimed.iter().all(|resource| governed(resource)) {
+        return Err(Error::IdJag(Fault::Resource));
+    }
+    let id = SubjectId { issuer: id_jag.issuer.clone(), tenant, subject: id_jag.subject.clone() };
+    Ok(Grant { id_jag, provider, id })
+}
+
+/// Trust is (issuer, tenant, client): each approved together, or not at all.
+fn is_approved(presenter: &Presenter<'_>, provider: &Rc<IdentityProvider>, id_jag: &IdJag) -> bool {
+    let tenant = id_jag.claims.get("tenant").and_then(|tenant| tenant.as_str());
+    presenter.trusts.iter().any(|trust| {
+        let in_tenant = trust.tenants.is_empty()
+            || tenant.is_some_and(|tenant| trust.tenants.iter().any(|other| other == tenant));
+        Rc::ptr_eq(&trust.provider, provider) && in_tenant
+    })
+}
+
+/// The user authenticated as the issuer's entry in the configuration asks: in one of these ways, and
+/// not too long ago. A grant that does not say is not enough.
+pub fn authenticated_enough(grant: &Grant<'_>, now: u64, skew: u64) -> Result<(), Error> {
+    let IdentityProvider { required_acr, max_auth_age, .. } = &**grant.provider;
+    grant.id_jag.authentication.suffices(required_acr, *max_auth_age, now, skew)
+}
+
+/// The grant's user, as this Resource AS names them.
+pub fn subject(grant: &Grant<'_>) -> Result<Subject, Error> {
+    subject::resolve(&grant.id_jag.claims, &grant.provider.subjects, grant.id.clone())
+        .map_err(Error::IdJag)
+}
+
+/// Spends the grant at the Resource AS `audience`: once, or as often as its issuer's entry allows, in
+/// the fleet's store if there is one and else in this process.
+pub async fn spend(
+    ctx: &Ctx,
+    site: &Site,
+    rules: &GrantRules,
+    audience: &str,
+    grant: &Grant<'_>,
+) -> Result<(), Error> {
+    let uses = match grant.provider.replay {
+        Replay::Off => return Ok(()),
+        Replay::SingleUse => 1,
+        Replay::Bounded(more) => more.saturating_add(1),
+    };
+    let IdJag { issuer, jti, expires_at, .. } = &grant.id_jag;
+    let until = expires_at.saturating_add(rules.skew).saturating_add(1);
+    for nth in 0..uses {
+        let name = replay::name(audience, issuer, jti, nth);
+        let spent = match &rules.replay_store {
+            None => replay::spend(&*site.store, replay::Kind::Grant, &name, until, ctx.now()).ok(),
+            Some(store) => {
+                let life = until.saturating_sub(ctx.now());
+                let answer = ctx.call(store.request(&name, life)).await;
+                answer.ok().and_then(|answer| store.response(&answer))
+            }
+        };
+        match spent {
+            Some(Spend::First) => return Ok(()),
+            Some(Spend::Again) => {}
+            Some(Spend::Full) | None => return Err(Error::ReplayStore),
+        }
+    }
+    Err(Error::IdJag(Fault::Replayed))
+}

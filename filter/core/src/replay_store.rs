@@ -1,0 +1,140 @@
+//! Single use across a whole fleet: a Redis that every proxy reaches over HTTP, through webdis or
+//! through a REST front of Upstash's kind.
+//!
+//! One command decides: `SET key 1 NX PX milliseconds`. Whoever sets is first. No answer is no
+//! permission.
+
+use crate::digest::{Key, base64url};
+use crate::http::{Answer, Callout, MAX_ANSWER, Url};
+use crate::json;
+use crate::names;
+use crate::replay::Spend;
+use crate::secret::Secret;
+use serde_json::{Value, json};
+
+/// How the Redis is reached.
+#[derive(Debug)]
+pub struct ReplayStore {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// Longest time an answer may take, in milliseconds.
+    pub timeout: u32,
+    /// What speaks HTTP there.
+    pub front: Front,
+}
+
+/// What speaks HTTP in front of the Redis.
+#[derive(Debug)]
+pub enum Front {
+    /// webdis, with this `Authorization` if it asks for one.
+    Webdis(Option<Secret>),
+    /// A REST front of Upstash's kind, at this URL, with this bearer token.
+    Rest(Url, Secret),
+}
+
+impl ReplayStore {
+    /// Asks to be the first under `key`, to be remembered for `life` seconds.
+    pub fn request(&self, key: &Key, life: u64) -> Callout {
+        let name = format!("jagway:{}", base64url(key));
+        let life = life.saturating_mul(1000).to_string();
+        let command = ["SET", &name, "1", "NX", "PX", &life];
+        let (authority, path, body, authorization) = match &self.front {
+            Front::Webdis(authorization) => {
+                ("webdis", "/", command.join("/"), authorization.clone())
+            }
+            Front::Rest(url, token) => {
+                let bearer = Secret::new(format!("Bearer {}", token.expose()));
+                let body = json!(command).to_string();
+                (url.authority(), url.path_and_query(), body, Some(bearer))
+            }
+        };
+        let mut headers = vec![("content-type", Secret::new(names::JSON))];
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        Callout {
+            cluster: self.cluster.clone(),
+            method: "POST",
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+            headers,
+            body: Secret::new(body),
+            timeout: self.timeout,
+        }
+    }
+
+    /// Reads the answer: webdis' `{"SET":[true,"OK"]}` or `{"SET":null}`, the REST front's
+    /// `{"result":"OK"}` or `{"result":null}`. `None` for any other: nobody knows.
+    pub fn response(&self, answer: &Answer) -> Option<Spend> {
+        if answer.status != 200 || answer.body.len() > MAX_ANSWER {
+            return None;
+        }
+        let (member, set) = match &self.front {
+            Front::Webdis(_) => ("SET", json!([true, "OK"])),
+            Front::Rest(..) => ("result", json!("OK")),
+        };
+        match json::object(&answer.body)?.get(member)? {
+            Value::Null => Some(Spend::Again),
+            value if *value == set => Some(Spend::First),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Headers;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn webdis() -> ReplayStore {
+        ReplayStore { cluster: "redis".into(), timeout: 200, front: Front::Webdis(None) }
+    }
+
+    fn rest() -> ReplayStore {
+        let url = Url::parse("https://redis.example/").unwrap();
+        ReplayStore { front: Front::Rest(url, Secret::new("token")), ..webdis() }
+    }
+
+    #[test]
+    fn one_command_sets_if_absent_and_ends_by_itself() {
+        let callout = webdis().request(&[7; 32], 300);
+        let name = format!("jagway:{}", base64url(&[7; 32]));
+
+        assert_eq!(callout.body.expose(), format!("SET/{name}/1/NX/PX/300000"));
+        assert_eq!((callout.method, callout.path.as_str(), callout.timeout), ("POST", "/", 200));
+        let callout = rest().request(&[7; 32], 300);
+        let body = format!("[\"SET\",\"{name}\",\"1\",\"NX\",\"PX\",\"300000\"]");
+        assert_eq!(callout.body.expose(), body);
+        let authorization = callout.headers.iter().find(|(name, _)| *name == "authorization");
+        assert_eq!(authorization.unwrap().1.expose(), "Bearer token");
+    }
+
+    #[test]
+    fn only_a_plain_yes_is_a_yes() {
+        let read = |store: &ReplayStore, status, body: &str| {
+            let body = body.as_bytes().to_vec();
+            store.response(&Answer { status, headers: Headers::default(), body })
+        };
+
+        assert_eq!(read(&webdis(), 200, r#"{"SET":[true,"OK"]}"#), Some(Spend::First));
+        assert_eq!(read(&webdis(), 200, r#"{"SET":null}"#), Some(Spend::Again));
+        assert_eq!(read(&rest(), 200, r#"{"result":"OK"}"#), Some(Spend::First));
+        assert_eq!(read(&rest(), 200, r#"{"result":null}"#), Some(Spend::Again));
+        for (status, body) in [
+            (500, r#"{"SET":[true,"OK"]}"#),
+            (403, ""),
+            (200, ""),
+            (200, "{}"),
+            (200, "null"),
+            (200, r#"{"SET":[false,"ERR"]}"#),
+            (200, r#"{"SET":true}"#),
+            (200, r#"{"SET":"OK"}"#),
+            (200, r#"{"result":true}"#),
+            (200, r#"{"error":"no"}"#),
+            (200, r#"{"GET":null}"#),
+        ] {
+            assert_eq!(read(&webdis(), status, body), None, "{body}");
+            assert_eq!(read(&rest(), status, body), None, "{body}");
+        }
+    }
+}

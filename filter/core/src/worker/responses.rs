@@ -1,0 +1,66 @@
+//! Answers of the servers behind, on their way to the client.
+
+use super::{Todo, Worker};
+use crate::digest::Key;
+use crate::http::Headers;
+use crate::reply::cors;
+
+/// What is to be done with the answer of the upstream server.
+#[derive(Debug, Clone, Default)]
+pub struct AfterResponse {
+    /// Whether the credential the server refuses is ours and not the client's: a 401 is a 502 then.
+    pub credential_is_ours: bool,
+    /// Header fields that the client must not see.
+    pub hide: Vec<String>,
+    /// The page that asks, and may read the answer.
+    pub origin: Option<String>,
+    /// The token that the request went with: its key, and the second at which it was got. It is
+    /// dropped if the server refuses it.
+    pub token: Option<(Key, u64)>,
+}
+
+/// What becomes of the head of an answer.
+#[derive(Debug, Default)]
+pub struct ResponseEdits {
+    /// Header fields to remove.
+    pub remove: Vec<String>,
+    /// Header fields to set, after the removal.
+    pub set: Vec<(&'static str, String)>,
+}
+
+impl Worker {
+    /// The upstream server answered with `headers` a request that was forwarded with `after`, at `now`
+    /// (seconds since the epoch).
+    ///
+    /// A challenge never travels on: it would send the client to an authorization server that is none
+    /// of its business. A token that was refused is not used again, by any worker.
+    pub fn response(
+        &mut self,
+        after: &AfterResponse,
+        headers: &Headers,
+        now: u64,
+    ) -> (ResponseEdits, Vec<Todo>) {
+        let refused = headers.sole(":status") == Some(b"401");
+        let mut edits = ResponseEdits::default();
+        edits.remove.push("www-authenticate".to_owned());
+        edits.remove.extend(after.hide.iter().cloned());
+        edits.set.extend(after.origin.iter().flat_map(|origin| cors(origin)));
+        if refused && after.credential_is_ours {
+            // A new token of the client's would not help: it is no fault of the client's.
+            edits.set.push((":status", "502".to_owned()));
+        }
+        let todo = match after.token {
+            Some((key, made_at)) if refused => self.token_refused(&key, made_at, now),
+            _ => Vec::new(),
+        };
+        (edits, todo)
+    }
+
+    /// The token under `key`, got at `made_at`, is not used again. If the store fails, the shared token
+    /// ends by its own expiry.
+    fn token_refused(&mut self, key: &Key, made_at: u64, now: u64) -> Vec<Todo> {
+        self.site.drop_token(key);
+        let _ = self.table(now).forget_token(key, made_at);
+        self.tell_peers(key, now)
+    }
+}
