@@ -8,24 +8,38 @@ use serde_json::{Map, Number, Value};
 const MAX_DEPTH: usize = 16;
 /// How many members one object from outside may have.
 const MAX_MEMBERS: usize = 256;
+/// How deep a message may nest of which we read the top only: arguments of tools are anybody's.
+const MAX_OUTLINE_DEPTH: usize = 64;
+/// How many levels of such a message are kept.
+const OUTLINE_LEVELS: usize = 3;
 
 /// The object in `bytes`.
 ///
 /// Refused: anything but one UTF-8 object, a byte order mark, trailing bytes, a member name used
 /// twice (after unescaping, at any depth), nesting deeper than 16, more than 256 members.
 pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, MAX_MEMBERS)
+    read(bytes, Bounds { depth: MAX_DEPTH, members: MAX_MEMBERS, kept: usize::MAX })
 }
 
 /// The object in `bytes`, as [`object`] reads it but with any number of members: for what the
 /// operator wrote.
 pub fn document(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, usize::MAX)
+    read(bytes, Bounds { depth: MAX_DEPTH, members: usize::MAX, kept: usize::MAX })
 }
 
-fn read(bytes: &[u8], max_members: usize) -> Option<Map<String, Value>> {
+/// The top of the object in `bytes`, as [`object`] reads it but with any number of members and up to
+/// 64 levels.
+///
+/// Everything is checked, but only three levels are kept: an array or object further down comes back
+/// empty. A list of a hundred thousand small objects is so not made into as many maps.
+pub fn outline(bytes: &[u8]) -> Option<Map<String, Value>> {
+    let (depth, kept) = (MAX_OUTLINE_DEPTH, OUTLINE_LEVELS);
+    read(bytes, Bounds { depth, members: usize::MAX, kept })
+}
+
+fn read(bytes: &[u8], bounds: Bounds) -> Option<Map<String, Value>> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0, max_members }.deserialize(&mut reader).ok()?;
+    let value = Strict { depth: 0, bounds }.deserialize(&mut reader).ok()?;
     reader.end().ok()?;
     match value {
         Value::Object(map) => Some(map),
@@ -73,17 +87,29 @@ pub fn strings<'a>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongType;
 
+#[derive(Clone, Copy)]
+struct Bounds {
+    depth: usize,
+    members: usize,
+    /// How many levels of arrays and objects keep what they hold.
+    kept: usize,
+}
+
 struct Strict {
     depth: usize,
-    max_members: usize,
+    bounds: Bounds,
 }
 
 impl Strict {
     fn deeper<E: serde::de::Error>(&self) -> Result<Strict, E> {
-        if self.depth == MAX_DEPTH {
+        if self.depth == self.bounds.depth {
             return Err(E::custom("nested too deep"));
         }
-        Ok(Strict { depth: self.depth + 1, max_members: self.max_members })
+        Ok(Strict { depth: self.depth + 1, bounds: self.bounds })
+    }
+
+    fn keeps(&self) -> bool {
+        self.depth < self.bounds.kept
     }
 }
 
@@ -133,7 +159,9 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(self.deeper()?)? {
-            list.push(item);
+            if self.keeps() {
+                list.push(item);
+            }
         }
         Ok(Value::Array(list))
     }
@@ -142,7 +170,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut map = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(self.deeper()?)?;
-            if map.len() >= self.max_members {
+            if map.len() >= self.bounds.members {
                 return Err(A::Error::custom("too many members"));
             }
             // RFC 7519 §4 lets a parser take the last of two equal names; the next hop may take
@@ -150,6 +178,9 @@ impl<'de> Visitor<'de> for Strict {
             if map.insert(name, value).is_some() {
                 return Err(A::Error::custom("member name used twice"));
             }
+        }
+        if !self.keeps() {
+            map = Map::new();
         }
         Ok(Value::Object(map))
     }
@@ -197,6 +228,20 @@ mod tests {
         for bytes in bad {
             assert!(object(bytes).is_none(), "{}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn an_outline_is_checked_throughout_and_kept_at_the_top() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(63), "]".repeat(63));
+        let deeper = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
+
+        let map = outline(br#"{"a":{"b":{"c":1,"d":{"e":2},"f":[3]}},"g":[[[4]]]}"#).unwrap();
+
+        let kept = serde_json::json!({"a":{"b":{"c":1,"d":{},"f":[]}},"g":[[[]]]});
+        assert_eq!(Value::Object(map), kept);
+        assert!(outline(deep.as_bytes()).is_some());
+        assert!(outline(deeper.as_bytes()).is_none());
+        assert!(outline(br#"{"a":{"b":{"c":{"d":{"e":1,"\u0065":2}}}}}"#).is_none());
     }
 
     #[test]
