@@ -42,6 +42,7 @@ pub mod jwk;
 pub mod jws;
 pub mod jwt_bearer;
 pub mod limits;
+pub mod mcp;
 pub mod metadata;
 pub mod names;
 pub mod peers;
