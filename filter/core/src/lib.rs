@@ -53,6 +53,7 @@ pub mod resource_server;
 pub mod routes;
 pub mod seal;
 pub mod secret;
+pub mod session;
 pub mod signing;
 pub mod site;
 pub mod store;
