@@ -1,5 +1,7 @@
-//! Key sets of issuers and the verification of signatures with them (RFC 7517, RFC 7518, RFC 8037).
+//! Key sets of issuers and the verification of signatures with them (RFC 7517, RFC 7518, RFC 8037);
+//! the thumbprint of a key (RFC 7638).
 
+use crate::digest::{base64url, sha256};
 use crate::json;
 use crate::jws::{Algorithm, Fault, Jws};
 use base64::Engine;
@@ -56,6 +58,14 @@ impl KeySet {
         Some(Self { keys })
     }
 
+    /// The set of just this key: of a token that brings its own.
+    ///
+    /// `None` if [`KeySet::parse`] would leave it out, for one because it has a private member. Does
+    /// *not* say that the key is anybody's.
+    pub fn of_jwk(jwk: &Map<String, Value>) -> Option<Self> {
+        Key::parse(jwk).map(|key| Self { keys: vec![key] })
+    }
+
     /// How many keys it has.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -99,7 +109,8 @@ impl KeySet {
 impl Key {
     fn parse(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name| json::string(jwk, name).ok().flatten();
-        if ["d", "p", "q", "k", "oth"].iter().any(|name| jwk.contains_key(*name)) {
+        if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].iter().any(|name| jwk.contains_key(*name))
+        {
             return None;
         }
         if jwk.contains_key("use") && text("use") != Some("sig") {
@@ -158,6 +169,37 @@ impl Kind {
             Self::P384 => 96,
         }
     }
+}
+
+/// The RFC 7638 thumbprint of `jwk`: the SHA-256 of its required members, 43 digits of base64url.
+/// What else the key has (`kid`, `use`, a private half) is left out of it (§3.2).
+///
+/// `None` for any key but P-256, P-384, RSA and Ed25519, and for one that is not written in the one
+/// way RFC 7518 §6 allows: the same key would have two thumbprints. Does *not* check that the key is
+/// sound, see [`KeySet::of_jwk`].
+pub fn thumbprint(jwk: &Map<String, Value>) -> Option<String> {
+    let text = |name| json::string(jwk, name).ok().flatten();
+    // In the order in which they are hashed (§3.3). A coordinate has the length of its field.
+    let (names, length): (&[&str], _) = match (text("kty")?, text("crv")) {
+        ("EC", Some("P-256")) => (&["crv", "kty", "x", "y"], Some(32)),
+        ("EC", Some("P-384")) => (&["crv", "kty", "x", "y"], Some(48)),
+        ("OKP", Some("Ed25519")) => (&["crv", "kty", "x"], Some(32)),
+        ("RSA", None) => (&["e", "kty", "n"], None),
+        _ => return None,
+    };
+    let mut members = Map::new();
+    for &name in names {
+        let value = text(name)?;
+        if !matches!(name, "crv" | "kty") {
+            let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+            let minimal = bytes.first().is_some_and(|first| *first != 0);
+            if !length.map_or(minimal, |length| bytes.len() == length) {
+                return None;
+            }
+        }
+        members.insert(name.to_owned(), value.into());
+    }
+    Some(base64url(&sha256(Value::Object(members).to_string().as_bytes())))
 }
 
 /// 2048 to 4096 bits, odd modulus, odd exponent from 65537 to 2^33 (the `rsa` crate has no lower

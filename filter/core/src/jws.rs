@@ -11,6 +11,8 @@ pub const MAX_TOKEN: usize = 16 * 1024;
 const MAX_HEADER: usize = 2 * 1024;
 /// Longest `kid` looked up.
 const MAX_KID: usize = 256;
+/// Header parameters that bring a key or say where one is (RFC 7515 §4.1.2 to §4.1.8).
+const KEYS: [&str; 6] = ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"];
 
 /// What is wrong with a JWT. The caller learns none of this; the log does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +167,9 @@ pub struct Jws<'a> {
     pub algorithm: Algorithm,
     /// `kid` of the header: an untrusted look-up key.
     pub kid: Option<String>,
+    /// `jwk` of the header, as sent: an object, and the only key the header brings or points to.
+    /// Good for nothing but a token that is to be verified with its own key (RFC 9449 §4.3).
+    pub jwk: Option<Map<String, Value>>,
     /// The claims.
     pub claims: Map<String, Value>,
     /// `header.payload` as sent.
@@ -179,7 +184,7 @@ pub struct HeaderRules<'a> {
     pub typ: fn(Option<&str>) -> bool,
     /// Algorithms allowed.
     pub algorithms: &'a [Algorithm],
-    /// Whether key material in the header is refused rather than ignored.
+    /// Whether key material in the header is refused. If not, it is ignored, but for [`Jws::jwk`].
     pub forbid_keys: bool,
 }
 
@@ -215,12 +220,13 @@ pub fn parse<'a>(token: &'a [u8], rules: &HeaderRules<'_>) -> Result<Jws<'a>, Fa
     if header.len() > MAX_HEADER {
         return Err(Fault::HeaderTooLarge);
     }
-    let header = json::object(&header).ok_or(Fault::HeaderJson)?;
+    let mut header = json::object(&header).ok_or(Fault::HeaderJson)?;
     let (algorithm, kid) = check_header(&header, rules)?;
     let claims = json::object(&decode(payload)?).ok_or(Fault::PayloadJson)?;
     Ok(Jws {
         algorithm,
         kid,
+        jwk: sole_jwk(&mut header),
         claims,
         signing_input: signing_input.ok_or(Fault::Format)?,
         signature,
@@ -252,8 +258,7 @@ fn check_header(
     if header.contains_key("crit") || header.contains_key("b64") {
         return Err(Fault::Crit);
     }
-    let keys = ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"];
-    if rules.forbid_keys && keys.iter().any(|name| header.contains_key(*name)) {
+    if rules.forbid_keys && KEYS.iter().any(|name| header.contains_key(*name)) {
         return Err(Fault::ForbiddenParameter);
     }
     let kid = text("kid")?;
@@ -265,4 +270,15 @@ fn check_header(
         .filter(|algorithm| rules.algorithms.contains(algorithm))
         .ok_or(Fault::AlgorithmNotAllowed)?;
     Ok((algorithm, kid.map(str::to_owned)))
+}
+
+/// Two keys could disagree, so a `jwk` beside another is none.
+fn sole_jwk(header: &mut Map<String, Value>) -> Option<Map<String, Value>> {
+    let jwk = header.remove("jwk");
+    match jwk {
+        Some(Value::Object(jwk)) if !KEYS.iter().any(|name| header.contains_key(*name)) => {
+            Some(jwk)
+        }
+        _ => None,
+    }
 }

@@ -17,6 +17,7 @@ fn verdict(jwk: &Value, algorithm: Algorithm, message: &[u8], signature: &[u8]) 
     let jws = Jws {
         algorithm,
         kid: None,
+        jwk: None,
         claims: Default::default(),
         signing_input: message,
         signature: &signature,
