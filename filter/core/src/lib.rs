@@ -24,6 +24,7 @@ pub mod backend;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;
+pub mod client_certificate;
 pub mod client_credential;
 pub mod config;
 pub mod confirmation;
