@@ -26,6 +26,7 @@ pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_certificate;
 pub mod client_credential;
+pub mod client_metadata;
 pub mod config;
 pub mod confirmation;
 pub mod digest;
