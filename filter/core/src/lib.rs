@@ -20,6 +20,7 @@
 #![deny(missing_docs)]
 
 pub mod access_token;
+pub mod authorization_details;
 pub mod backend;
 pub mod claims;
 pub mod client_assertion;
