@@ -1,126 +1,184 @@
-//! Who a user is at their identity provider (RFC 9493): in our access tokens, and in what identity
-//! providers tell us of their users.
+//! Subject identifiers (RFC 9493), as far as they can name a user of an identity provider here.
 
 use crate::claims;
-use crate::digest::{Key, of_fields};
-use crate::json;
-use crate::jws::Fault;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-/// A user, as one identity provider names them.
+/// A user, named the way an ID-JAG names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectId {
     /// The identity provider.
     pub issuer: String,
-    /// The tenant there in which `subject` is unique, if there is one.
+    /// The tenant there in which `subject` is unique, if one is named.
     pub tenant: Option<String>,
     /// The user there.
     pub subject: String,
 }
 
+/// Why a subject identifier is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// What should hold it is not one strict JSON object.
+    Json,
+    /// It is absent, or there are two.
+    Missing,
+    /// Its format, or a member of a complex one, is none that is understood here.
+    Unsupported,
+    /// A member that the format demands is absent or of the wrong type, size or characters, or there
+    /// is one that the format does not describe.
+    Member,
+}
+
+impl Malformed {
+    /// Stable code for logs and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Json => "body_json",
+            Self::Missing => "sub_id_missing",
+            Self::Unsupported => "sub_id_unsupported",
+            Self::Member => "sub_id_member",
+        }
+    }
+}
+
 impl SubjectId {
-    /// A subject identifier of the format `iss_sub` (RFC 9493 §3.2.5), or `complex` with a `user` of
-    /// that format and perhaps a `tenant` of the format `opaque` (OpenID SSF).
+    /// The user in `value`: format `iss_sub` (RFC 9493 §3.2.3), or `complex` (OpenID Shared
+    /// Signals Framework) with such a `user` and perhaps an `opaque` `tenant` (RFC 9493 §3.2.4).
     ///
-    /// [`Fault::ClaimType`] for anything else.
-    pub fn parse(value: &Value) -> Result<Self, Fault> {
-        let fault = Fault::ClaimType("sub_id");
-        let members = value.as_object().ok_or(fault)?;
-        let format = |members| json::string(members, "format").ok().flatten();
-        let (user, tenant) = match format(members) {
-            Some("iss_sub") => (members, None),
-            Some("complex") => {
-                let user = members.get("user").and_then(Value::as_object).ok_or(fault)?;
-                let tenant = match members.get("tenant") {
-                    None => None,
-                    Some(tenant) => {
-                        let tenant = tenant.as_object().ok_or(fault)?;
-                        if format(tenant) != Some("opaque") {
-                            return Err(fault);
-                        }
-                        Some(claims::identifier(tenant, "id")?.to_owned())
-                    }
-                };
-                (user, tenant)
+    /// A complex subject is all of its members together. One that also names a session or a device is
+    /// less than the user, and no token here says which it belongs to: [`Malformed::Unsupported`], like
+    /// any other format. [`Malformed::Member`] for a member that is not as its format describes.
+    ///
+    /// Does *not* check that whoever sent it may speak for the issuer it names.
+    pub fn parse(value: &Value) -> Result<Self, Malformed> {
+        let members = value.as_object().ok_or(Malformed::Member)?;
+        match format(members)? {
+            "iss_sub" => iss_sub(members, None),
+            "complex" => {
+                let known = |name: &String| matches!(name.as_str(), "format" | "user" | "tenant");
+                if !members.keys().all(known) {
+                    return Err(Malformed::Unsupported);
+                }
+                let tenant = members.get("tenant").map(opaque).transpose()?;
+                let user = nested(members.get("user").ok_or(Malformed::Member)?, "iss_sub")?;
+                iss_sub(user, tenant)
             }
-            _ => return Err(fault),
-        };
-        if format(user) != Some("iss_sub") {
-            return Err(fault);
-        }
-        Ok(Self {
-            issuer: claims::identifier(user, "iss")?.to_owned(),
-            tenant,
-            subject: claims::identifier(user, "sub")?.to_owned(),
-        })
-    }
-
-    /// The same, as [`SubjectId::parse`] reads it.
-    pub fn to_value(&self) -> Value {
-        let user = json!({ "format": "iss_sub", "iss": self.issuer, "sub": self.subject });
-        match &self.tenant {
-            None => user,
-            Some(id) => {
-                let tenant = json!({ "format": "opaque", "id": id });
-                Value::Object(Map::from_iter([
-                    ("format".to_owned(), "complex".into()),
-                    ("tenant".to_owned(), tenant),
-                    ("user".to_owned(), user),
-                ]))
-            }
+            _ => Err(Malformed::Unsupported),
         }
     }
+}
 
-    /// A name that two identity providers, or two tenants of one, cannot make collide.
-    pub fn key(&self) -> Key {
-        let tenant = self.tenant.as_deref();
-        of_fields(&[
-            b"sub",
-            self.issuer.as_bytes(),
-            &[u8::from(tenant.is_some())],
-            tenant.unwrap_or_default().as_bytes(),
-            self.subject.as_bytes(),
-        ])
+fn format(members: &Map<String, Value>) -> Result<&str, Malformed> {
+    claims::identifier(members, "format").map_err(|_| Malformed::Member)
+}
+
+fn nested<'a>(value: &'a Value, expected: &str) -> Result<&'a Map<String, Value>, Malformed> {
+    let members = value.as_object().ok_or(Malformed::Member)?;
+    if format(members)? == expected { Ok(members) } else { Err(Malformed::Unsupported) }
+}
+
+fn iss_sub(members: &Map<String, Value>, tenant: Option<String>) -> Result<SubjectId, Malformed> {
+    let [issuer, subject] = ["iss", "sub"].map(|name| exactly(members, name, 3));
+    Ok(SubjectId { issuer: issuer?, tenant, subject: subject? })
+}
+
+fn opaque(value: &Value) -> Result<String, Malformed> {
+    exactly(nested(value, "opaque")?, "id", 2)
+}
+
+/// The member `name` of an identifier that has `count` of them, `format` included. RFC 9493 §3: it
+/// "MUST NOT contain any members prohibited or not described by its Identifier Format".
+fn exactly(
+    members: &Map<String, Value>,
+    name: &'static str,
+    count: usize,
+) -> Result<String, Malformed> {
+    if members.len() != count {
+        return Err(Malformed::Member);
     }
+    claims::identifier(members, name).map(str::to_owned).map_err(|_| Malformed::Member)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    #[test]
-    fn a_subject_is_read_back_as_written() {
-        let plain = SubjectId { issuer: "i".into(), tenant: None, subject: "s".into() };
-        let tenant = SubjectId { tenant: Some("t".into()), ..plain.clone() };
-
-        for subject in [&plain, &tenant] {
-            assert_eq!(SubjectId::parse(&subject.to_value()).as_ref(), Ok(subject));
-        }
-        assert_ne!(plain.key(), tenant.key());
+    fn user() -> Value {
+        json!({ "format": "iss_sub", "iss": "https://idp", "sub": "alice" })
     }
 
     #[test]
-    fn what_does_not_name_one_user_of_one_issuer_is_refused() {
-        let user = json!({ "format": "iss_sub", "iss": "i", "sub": "s" });
-        for value in [
+    fn a_user_is_named_by_issuer_and_subject_and_perhaps_tenant() {
+        let tenant = json!({ "format": "opaque", "id": "t1" });
+        let cases = [
+            (user(), None),
+            (json!({ "format": "complex", "user": user() }), None),
+            (json!({ "format": "complex", "user": user(), "tenant": tenant }), Some("t1")),
+        ];
+
+        for (value, tenant) in cases {
+            let subject = SubjectId::parse(&value).unwrap();
+            assert_eq!((&*subject.issuer, &*subject.subject), ("https://idp", "alice"), "{value}");
+            assert_eq!(subject.tenant.as_deref(), tenant, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_subject_that_cannot_be_looked_up_here_is_unsupported() {
+        let opaque = json!({ "format": "opaque", "id": "1" });
+        let email = json!({ "format": "email", "email": "alice@acme.example" });
+        let cases = [
+            opaque.clone(),
+            email.clone(),
+            json!({ "format": "ISS_SUB", "iss": "https://idp", "sub": "alice" }),
+            json!({ "format": "aliases", "identifiers": [user()] }),
+            json!({ "format": "complex", "user": email }),
+            json!({ "format": "complex", "user": { "format": "complex", "user": user() } }),
+            json!({ "format": "complex", "user": user(), "session": opaque }),
+            json!({ "format": "complex", "user": user(), "device": opaque }),
+            json!({ "format": "complex", "user": user(), "tenant": user() }),
+            json!({ "format": "complex", "session": opaque }),
+        ];
+
+        for value in cases {
+            assert_eq!(SubjectId::parse(&value), Err(Malformed::Unsupported), "{value}");
+        }
+    }
+
+    #[test]
+    fn members_are_what_the_format_describes() {
+        let long = "x".repeat(257);
+        let cases = [
             json!(null),
-            json!("s"),
-            json!({ "iss": "i", "sub": "s" }),
-            json!({ "format": "iss_sub", "iss": "i" }),
-            json!({ "format": "iss_sub", "iss": "i", "sub": "" }),
-            json!({ "format": "iss_sub", "iss": ["i"], "sub": "s" }),
-            json!({ "format": "email", "email": "a@b.example" }),
-            json!({ "format": "opaque", "id": "s" }),
-            json!({ "format": "aliases", "identifiers": [user] }),
+            json!("alice"),
+            json!([user()]),
+            json!({}),
+            json!({ "format": ["iss_sub"], "iss": "https://idp", "sub": "alice" }),
+            json!({ "iss": "https://idp", "sub": "alice" }),
+            json!({ "format": "iss_sub", "iss": "https://idp" }),
+            json!({ "format": "iss_sub", "sub": "alice" }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": "" }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": 1 }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": null }),
+            json!({ "format": "iss_sub", "iss": ["https://idp"], "sub": "alice" }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": "al\nice" }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": long }),
+            json!({ "format": "iss_sub", "iss": "https://idp", "sub": "alice", "email": "a@b" }),
             json!({ "format": "complex" }),
-            json!({ "format": "complex", "user": { "format": "opaque", "id": "s" } }),
-            json!({ "format": "complex", "user": user, "tenant": "t" }),
-            json!({ "format": "complex", "user": user, "tenant": { "format": "opaque" } }),
-            json!({ "format": "complex", "user": user, "tenant": { "format": "uri", "id": "t" } }),
-        ] {
-            assert!(SubjectId::parse(&value).is_err(), "{value}");
+            json!({ "format": "complex", "user": "alice" }),
+            json!({ "format": "complex", "user": user(), "tenant": "t1" }),
+            json!({ "format": "complex", "user": user(), "tenant": null }),
+            json!({ "format": "complex", "user": user(), "tenant": { "format": "opaque" } }),
+            json!({
+                "format": "complex", "user": user(),
+                "tenant": { "format": "opaque", "id": "t1", "iss": "https://idp" },
+            }),
+        ];
+
+        for value in cases {
+            assert_eq!(SubjectId::parse(&value), Err(Malformed::Member), "{value}");
         }
     }
 }
