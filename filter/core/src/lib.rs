@@ -55,6 +55,7 @@ pub mod replay;
 pub mod replay_store;
 pub mod reply;
 pub mod resource_server;
+pub mod revocation;
 pub mod routes;
 pub mod seal;
 pub mod secret;
