@@ -59,6 +59,7 @@ pub mod revocation;
 pub mod routes;
 pub mod seal;
 pub mod secret;
+pub mod security_event;
 pub mod session;
 pub mod signing;
 pub mod site;
