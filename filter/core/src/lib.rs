@@ -37,6 +37,7 @@ pub mod error;
 pub mod exchange;
 pub mod flow;
 pub mod form;
+pub mod global_token_revocation;
 pub mod grant;
 pub mod http;
 pub mod id_jag;
