@@ -123,7 +123,7 @@ pub fn verify(
     let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
     Ok(AccessToken {
         subject: claims::identifier(claims, "sub")?.to_owned(),
-        id: SubjectId::parse(id)?,
+        id: SubjectId::parse(id).map_err(|_| Fault::ClaimType("sub_id"))?,
         groups: groups.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         client_id: claims::identifier(claims, "client_id")?.to_owned(),
         scope: scope.unwrap_or_default().to_owned(),

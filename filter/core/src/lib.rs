@@ -8,14 +8,22 @@
 //!
 //! * What a request goes through: [`worker`] asks [`routes`] what it is for, then [`token_endpoint`],
 //!   [`resource_server`] or [`upgrade`] judge it, and [`reply`] words a refusal ([`error`]).
+//! * A grant: [`grant`] checks an ID-JAG from form to single use ([`replay`], or [`replay_store`] for
+//!   a fleet), [`subject`] tells whose it is, [`dpop`] and [`confirmation`] whose key it is bound to,
+//!   [`authorization_details`] what else it grants.
+//! * A call: [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
+//!   the server's own credential in, [`revocation`] takes tokens back before their time
+//!   ([`security_event`], [`global_token_revocation`]).
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
 //!   [`client_credential`] authenticates us, [`discovery`] finds endpoints and keys.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
-//!   [`peers`] and [`replay`] what workers share through a [`store`].
-//! * The rest: [`config`], [`metadata`], [`client_authentication`] with [`client_assertion`], [`form`], [`json`], [`http`],
-//!   [`names`], [`secret`], [`seal`], [`digest`], [`limits`], [`site`].
+//!   [`peers`] what workers share through a [`store`].
+//! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
+//!   [`client_metadata`].
+//! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
+//!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -22,7 +22,7 @@ pub struct Edits {
 /// How a request to an accepted resource goes on after its head.
 pub enum Head {
     /// It is good for this token.
-    Passed(AccessToken),
+    Passed(Box<AccessToken>),
     /// A CORS preflight, answered here.
     Preflight(Reply),
 }
@@ -75,7 +75,7 @@ pub fn check_head(
     let audience = resource.resource.as_str();
     let token = access_token::verify(token, &server.keys, issuer, audience, now, server.rules.skew)
         .map_err(Error::AccessToken)?;
-    Ok(Head::Passed(token))
+    Ok(Head::Passed(Box::new(token)))
 }
 
 /// What becomes of the head of a request that goes on with what `swapped` says: no credential of the

@@ -1,7 +1,8 @@
 //! Subject identifiers (RFC 9493), as far as they can name a user of an identity provider here.
 
 use crate::claims;
-use serde_json::{Map, Value};
+use crate::digest::{Key, of_fields};
+use serde_json::{Map, Value, json};
 
 /// A user, named the way an ID-JAG names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,30 @@ impl SubjectId {
             _ => Err(Malformed::Unsupported),
         }
     }
+
+    /// The same, as [`SubjectId::parse`] reads it.
+    pub fn to_value(&self) -> Value {
+        let user = json!({ "format": "iss_sub", "iss": self.issuer, "sub": self.subject });
+        match &self.tenant {
+            None => user,
+            Some(id) => {
+                let tenant = json!({ "format": "opaque", "id": id });
+                json!({ "format": "complex", "tenant": tenant, "user": user })
+            }
+        }
+    }
+
+    /// A name that two identity providers, or two tenants of one, cannot make collide.
+    pub fn key(&self) -> Key {
+        let tenant = self.tenant.as_deref();
+        of_fields(&[
+            b"sub",
+            self.issuer.as_bytes(),
+            &[u8::from(tenant.is_some())],
+            tenant.unwrap_or_default().as_bytes(),
+            self.subject.as_bytes(),
+        ])
+    }
 }
 
 fn format(members: &Map<String, Value>) -> Result<&str, Malformed> {
@@ -101,9 +126,19 @@ fn exactly(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_subject_is_read_back_as_written() {
+        let plain = SubjectId { issuer: "i".into(), tenant: None, subject: "s".into() };
+        let tenant = SubjectId { tenant: Some("t".into()), ..plain.clone() };
+
+        for subject in [&plain, &tenant] {
+            assert_eq!(SubjectId::parse(&subject.to_value()).as_ref(), Ok(subject));
+        }
+        assert_ne!(plain.key(), tenant.key());
+    }
 
     fn user() -> Value {
         json!({ "format": "iss_sub", "iss": "https://idp", "sub": "alice" })

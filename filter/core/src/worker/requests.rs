@@ -24,7 +24,7 @@ pub enum Purpose {
     /// A token for a grant.
     Token,
     /// An accepted resource, with this token.
-    Accepted(Rc<Resource>, Rc<Accept>, AccessToken),
+    Accepted(Rc<Resource>, Rc<Accept>, Box<AccessToken>),
     /// A resource that is upgraded for.
     Upgraded(Rc<Upgrade>),
 }
