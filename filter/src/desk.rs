@@ -17,10 +17,19 @@ pub struct Desk {
     pub callouts: RefCell<BTreeMap<u32, Run>>,
     /// The queue the worker listens to.
     pub queue: RefCell<Option<u32>>,
-    /// Whether requests must say where they come from.
-    pub reads_source: bool,
+    /// What is asked of the host about each request.
+    pub reads: Reads,
     streams: RefCell<BTreeMap<StreamId, Phase>>,
     counters: RefCell<BTreeMap<(&'static str, &'static str), u32>>,
+}
+
+/// What is asked of the host about each request besides its headers.
+#[derive(Clone, Copy)]
+pub struct Reads {
+    /// Where it comes from.
+    pub source: bool,
+    /// The certificate its connection showed.
+    pub certificate: bool,
 }
 
 /// Where a stream stands.
@@ -38,13 +47,13 @@ pub enum Phase {
 
 impl Desk {
     /// A desk for `worker`.
-    pub fn new(root: u32, worker: Worker, reads_source: bool) -> Rc<Self> {
+    pub fn new(root: u32, worker: Worker, reads: Reads) -> Rc<Self> {
         Rc::new(Self {
             root,
             worker: RefCell::new(worker),
             callouts: RefCell::default(),
             queue: RefCell::new(None),
-            reads_source,
+            reads,
             streams: RefCell::default(),
             counters: RefCell::default(),
         })

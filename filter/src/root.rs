@@ -1,6 +1,6 @@
 //! The worker's own context: configuration, callouts, notes of other workers, time.
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Reads};
 use crate::host::{self, Buffer, Level, Map};
 use crate::stream::Stream;
 use jagway_core::config::Config;
@@ -87,11 +87,14 @@ impl RootContext for Root {
             return false;
         };
         let server = config.authorization_server.as_ref();
-        let reads_source = server.is_some_and(|server| server.per_source_per_minute.is_some());
+        let reads = Reads {
+            source: server.is_some_and(|server| server.per_source_per_minute.is_some()),
+            certificate: server.is_some_and(|server| server.reads_certificates),
+        };
         let site = Rc::new(Site::new(config, Rc::new(host::SharedData)));
         let owner =
             moment.entropy.iter().take(8).fold(0, |owner, byte| owner << 8 | u64::from(*byte));
-        let desk = Desk::new(self.id, Worker::new(site, owner), reads_source);
+        let desk = Desk::new(self.id, Worker::new(site, owner), reads);
         self.join(&desk, moment.now);
         host::set_tick_period(TICK_MILLISECONDS);
         host::log(Level::Info, "jagway: configured");

@@ -2,6 +2,7 @@
 
 use crate::desk::{Desk, Phase};
 use crate::host::{self, Buffer, Map};
+use jagway_core::client_certificate::ClientCertificate;
 use jagway_core::error::Error;
 use jagway_core::http::Request;
 use jagway_core::reply::{Reply, Surface};
@@ -51,6 +52,17 @@ impl Stream {
     }
 }
 
+/// The certificate of the connection, as Envoy itself saw it.
+fn certificate() -> Option<ClientCertificate> {
+    let attribute = |name| host::property(&["connection", name]).unwrap_or_default();
+    ClientCertificate::from_attributes(
+        &attribute("sha256_peer_certificate_digest"),
+        &attribute("subject_peer_certificate"),
+        &attribute("uri_san_peer_certificate"),
+        &attribute("dns_san_peer_certificate"),
+    )
+}
+
 impl Context for Stream {
     fn on_done(&mut self) -> bool {
         if let Some(desk) = &self.desk {
@@ -68,12 +80,13 @@ impl HttpContext for Stream {
         let Some(headers) = host::headers(Map::Request) else {
             return self.refuse(&Error::HeadersTooLarge);
         };
-        let source = match desk.reads_source {
+        let source = match desk.reads.source {
             true => host::property(&["source", "address"]).unwrap_or_default(),
             false => String::new(),
         };
+        let certificate = desk.reads.certificate.then(certificate).flatten();
         desk.set_phase(self.id, Phase::Held);
-        let request = Request { headers, source };
+        let request = Request { headers, source, certificate };
         let todo = desk.worker.borrow_mut().request(self.id, request, !end_of_stream, moment);
         desk.perform(self.id, todo);
         self.action(desk)

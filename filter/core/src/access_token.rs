@@ -1,6 +1,7 @@
 //! The access tokens we issue and accept (RFC 9068).
 
 use crate::claims;
+use crate::confirmation::Confirmation;
 use crate::digest::base64url;
 use crate::id_jag::Authentication;
 use crate::json;
@@ -29,6 +30,8 @@ pub struct Grant<'a> {
     pub scope: &'a str,
     /// How the user authenticated at the identity provider.
     pub authentication: &'a Authentication,
+    /// What the token is bound to.
+    pub confirmation: Option<&'a Confirmation>,
     /// Unique identifier: 128 random bits.
     pub jti: &'a str,
     /// Now, in seconds since the epoch.
@@ -57,6 +60,7 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
         ("auth_time", auth_time.map(Value::from)),
         ("amr", amr.clone().map(Value::from)),
         ("act", act.clone()),
+        ("cnf", grant.confirmation.map(Confirmation::to_claim)),
         ("groups", (!groups.is_empty()).then(|| groups.clone().into())),
     ];
     if let Some(claims) = claims.as_object_mut() {
@@ -87,6 +91,8 @@ pub struct AccessToken {
     pub expires_at: u64,
     /// How the user authenticated at the identity provider.
     pub authentication: Authentication,
+    /// What must be shown to be held along with it.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Verifies `token` for `resource` (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`,
@@ -131,5 +137,6 @@ pub fn verify(
         issued_at,
         expires_at,
         authentication: Authentication::parse(claims)?,
+        confirmation: Confirmation::parse(claims)?,
     })
 }

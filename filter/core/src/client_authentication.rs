@@ -1,12 +1,14 @@
 //! Authentication of clients at our token endpoint (RFC 6749 §2.3): `client_secret_basic`,
-//! `client_secret_post` and `private_key_jwt`.
+//! `client_secret_post`, `private_key_jwt`,
+//! `tls_client_auth` and `self_signed_tls_client_auth`.
 
 use crate::client_assertion::{Expected, Received};
+use crate::client_certificate::ClientCertificate;
 use crate::config::{AuthorizationServer, RegisteredClient, RegisteredCredential};
 use crate::digest::sha256;
 use crate::error::{ClientFault, Error};
 use crate::form::{self, Form};
-use crate::http::Headers;
+use crate::http::Request;
 use crate::jws::{Algorithm, Fault};
 use crate::names;
 use crate::replay::{self, Spend};
@@ -35,13 +37,13 @@ pub struct Client<'a> {
 ///
 /// A client assertion is spent by this: it counts once, until it ends.
 pub fn authenticate<'a>(
-    headers: &Headers,
+    request: &Request,
     form: &Form,
     server: &'a AuthorizationServer,
     store: &dyn Store,
     now: u64,
 ) -> Result<Client<'a>, Error> {
-    let header = headers.all("authorization").collect::<Vec<_>>();
+    let header = request.headers.all("authorization").collect::<Vec<_>>();
     let secret = form.get("client_secret");
     let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
     // Envoy joins two fields into one with a comma, which neither Basic nor Bearer has.
@@ -62,7 +64,7 @@ pub fn authenticate<'a>(
             let id = form.get("client_id").ok_or(Error::Client(ClientFault::NoCredential))?;
             by_secret(id, secret, server)?
         }
-        (None, None) => return Err(Error::Client(ClientFault::NoCredential)),
+        (None, None) => by_certificate(form, request.certificate.as_ref(), server)?,
     };
     if form.get("client_id").is_some_and(|named| named != client.id) {
         return Err(Error::Client(ClientFault::Mismatch));
@@ -85,6 +87,31 @@ fn by_secret<'a>(
     match registered {
         Some((id, registration)) if proven => Ok(Client { id, registration }),
         _ => Err(Error::Client(ClientFault::NotAuthenticated)),
+    }
+}
+
+/// RFC 8705 §2: the client names itself, and the connection's certificate is the one it is registered
+/// with. Only clients that are registered for that are looked at: a certificate alone is no request
+/// to be known by it.
+fn by_certificate<'a>(
+    form: &Form,
+    certificate: Option<&ClientCertificate>,
+    server: &'a AuthorizationServer,
+) -> Result<Client<'a>, Error> {
+    let (Some(named), Some(certificate)) = (form.get("client_id"), certificate) else {
+        return Err(Error::Client(ClientFault::NoCredential));
+    };
+    match server.clients.get_key_value(named) {
+        Some((id, registration)) => match &registration.credential {
+            RegisteredCredential::Certificate(registered) if registered.matches(certificate) => {
+                Ok(Client { id, registration })
+            }
+            RegisteredCredential::Certificate(_) => {
+                Err(Error::Client(ClientFault::NotAuthenticated))
+            }
+            _ => Err(Error::Client(ClientFault::NoCredential)),
+        },
+        None => Err(Error::Client(ClientFault::NoCredential)),
     }
 }
 

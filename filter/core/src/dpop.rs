@@ -16,6 +16,11 @@ use subtle::ConstantTimeEq;
 pub const ALGORITHMS: &[Algorithm] =
     &[Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::EdDSA];
 
+/// Their names.
+pub fn algorithm_names() -> Vec<&'static str> {
+    ALGORITHMS.iter().map(|algorithm| algorithm.name()).collect()
+}
+
 /// Longest time a nonce of ours is taken, in seconds.
 const NONCE_LIFETIME: u64 = 300;
 /// How far the clock that made a nonce may be ahead of the one that reads it, in seconds.
@@ -75,6 +80,10 @@ pub enum Fault {
     AccessToken,
     /// `content_digest` is not the digest of the request's body.
     ContentDigest,
+    /// The proof was used before.
+    Replayed,
+    /// This client's requests must have one (§5.2).
+    Missing,
 }
 
 impl Fault {
@@ -90,6 +99,8 @@ impl Fault {
             Self::IssuedAt => "dpop_iat",
             Self::AccessToken => "dpop_ath",
             Self::ContentDigest => "dpop_content_digest",
+            Self::Replayed => "dpop_jti_replayed",
+            Self::Missing => "dpop_missing",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A reason says what is so. What the caller may read of it is decided in [`crate::reply`]; what the
 //! log reads is [`Error::code`] and `Debug`. No reason ever holds a credential.
 
+use crate::dpop;
 use crate::form;
 use crate::job::JobError;
 use crate::jws::Fault;
@@ -53,6 +54,13 @@ pub enum Error {
     ScopeSyntax,
     /// `authorization_details` are not offered.
     AuthorizationDetails,
+    /// The DPoP proof does not pass.
+    Dpop {
+        /// Why.
+        fault: dpop::Fault,
+        /// A nonce of ours for the next proof, if that is what was missing.
+        nonce: Option<String>,
+    },
     /// The ID-JAG does not pass.
     IdJag(Fault),
     /// The keys of the ID-JAG's issuer cannot be had.
@@ -158,6 +166,7 @@ impl Error {
             Self::Client(ClientFault::Mismatch) => "client_id_mismatch",
             Self::ScopeSyntax => "scope_syntax",
             Self::AuthorizationDetails => "authorization_details",
+            Self::Dpop { fault, .. } => fault.code(),
             Self::IdJag(fault) | Self::AccessToken(fault) | Self::IdToken(fault) => fault.code(),
             Self::KeysUnavailable => "keys_unavailable",
             Self::Target => "target",

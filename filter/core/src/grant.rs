@@ -4,7 +4,10 @@
 //! Nothing of the payload is believed before the signature, and single use is spent last, so that
 //! nobody can burn a grant that is not theirs.
 
+use crate::client_certificate::ClientCertificate;
 use crate::config::{GrantRules, IdentityProvider, Replay, Trust};
+use crate::confirmation::Confirmation;
+use crate::dpop::Proof;
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::id_jag::{self, IdJag};
@@ -21,6 +24,10 @@ pub struct Presenter<'a> {
     pub client_id: &'a str,
     /// Who may speak for it.
     pub trusts: &'a [Trust],
+    /// The DPoP proof it sent along.
+    pub proof: Option<&'a Proof>,
+    /// The certificate it showed.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// An ID-JAG that has passed every check that does not depend on what is asked for.
@@ -31,11 +38,13 @@ pub struct Grant<'a> {
     pub provider: &'a Rc<IdentityProvider>,
     /// Its user, as the issuer names them.
     pub id: SubjectId,
+    /// What it is bound to; this was shown.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Checks `assertion`, in this order: its form; its issuer, whose keys verify it; audience, times and
-/// client; whether this issuer may speak for this client; tenants; and whether all its resources are
-/// governed here.
+/// client; whether this issuer may speak for this client; tenants; whether what it is bound to was shown;
+/// and whether all its resources are governed here.
 ///
 /// Does *not* resolve the user ([`subject`]), judge how they authenticated
 /// ([`authenticated_enough`]) or spend the grant ([`spend`]): those come after the target is chosen.
@@ -79,8 +88,9 @@ pub async fn verify<'a>(
         return Err(Error::IdJag(Fault::IssuerNotForClient));
     }
     let tenant = subject::tenant(&id_jag.claims, &provider.subjects).map_err(Error::IdJag)?;
-    // RFC 7800 §3.1: a confirmation that cannot be checked must not be ignored.
-    if id_jag.claims.contains_key("cnf") {
+    let confirmation = Confirmation::parse(&id_jag.claims).map_err(Error::IdJag)?;
+    let certificate = presenter.certificate.map(|certificate| &certificate.sha256);
+    if !confirmation.as_ref().is_none_or(|cnf| cnf.holds(presenter.proof, certificate)) {
         return Err(Error::IdJag(Fault::Confirmation));
     }
     let claimed = id_jag.resources.as_deref().unwrap_or_default();
@@ -88,7 +98,7 @@ pub async fn verify<'a>(
         return Err(Error::IdJag(Fault::Resource));
     }
     let id = SubjectId { issuer: id_jag.issuer.clone(), tenant, subject: id_jag.subject.clone() };
-    Ok(Grant { id_jag, provider, id })
+    Ok(Grant { id_jag, provider, id, confirmation })
 }
 
 /// Trust is (issuer, tenant, client): each approved together, or not at all.

@@ -1,5 +1,6 @@
 //! The little of HTTP that travels between the core and its host. There is no sending here.
 
+use crate::client_certificate::ClientCertificate;
 use crate::secret::Secret;
 
 /// A request's head as the host saw it. Header values are bytes, not text.
@@ -9,6 +10,8 @@ pub struct Request {
     pub headers: Headers,
     /// Where the connection comes from, `address:port`; only for rate limits.
     pub source: String,
+    /// The certificate the client showed in the TLS handshake, from Envoy itself.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Request {

@@ -60,6 +60,7 @@ pub mod mcp;
 pub mod metadata;
 pub mod names;
 pub mod peers;
+pub mod possession;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;

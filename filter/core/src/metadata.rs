@@ -1,7 +1,8 @@
 //! The documents our Resource AS and the resources publish (RFC 8414 §2, RFC 9728 §2, RFC 7517).
 
 use crate::client_authentication::CLIENT_ASSERTION_ALGORITHMS;
-use crate::config::{Accept, AuthorizationServer, Resource};
+use crate::config::{Accept, AuthorizationServer, Binding, Resource};
+use crate::dpop;
 use crate::names;
 use crate::reply::Reply;
 use serde_json::{Value, json};
@@ -14,19 +15,32 @@ use serde_json::{Value, json};
 pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Value {
     let algorithms: Vec<&str> =
         CLIENT_ASSERTION_ALGORITHMS.iter().map(|algorithm| algorithm.name()).collect();
+    let mut grants = vec![names::GRANT_JWT_BEARER];
+    grants.extend(server.dpop.jwt_dpop_grant.then_some(names::GRANT_JWT_DPOP));
+    let mut methods = vec!["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    if server.reads_certificates {
+        methods.extend(["tls_client_auth", "self_signed_tls_client_auth"]);
+    }
     let mut document = json!({
         "issuer": server.issuer.as_str(),
         "token_endpoint": server.token_endpoint.as_str(),
         "jwks_uri": server.jwks_uri.as_str(),
-        "grant_types_supported": [names::GRANT_JWT_BEARER],
+        "grant_types_supported": grants,
         "authorization_grant_profiles_supported": [names::GRANT_PROFILE_ID_JAG],
-        "token_endpoint_auth_methods_supported":
-            ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
     });
     if let Some(members) = document.as_object_mut() {
         if !scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(scopes));
+        }
+        if server.dpop.advertised {
+            let algorithms = dpop::algorithm_names();
+            members.insert("dpop_signing_alg_values_supported".into(), json!(algorithms));
+        }
+        if server.reads_certificates {
+            // RFC 8705 §3.3
+            members.insert("tls_client_certificate_bound_access_tokens".into(), true.into());
         }
         if server.compat_authorization_endpoint {
             let url = authorization_endpoint_path(server);
@@ -58,6 +72,16 @@ pub fn protected_resource(
         if !accept.scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(accept.scopes));
         }
+        if server.dpop.advertised || accept.binding == Some(Binding::Dpop) {
+            let algorithms = dpop::algorithm_names();
+            members.insert("dpop_signing_alg_values_supported".into(), json!(algorithms));
+        }
+        let required = match accept.binding {
+            None => None,
+            Some(Binding::Dpop) => Some("dpop_bound_access_tokens_required"),
+            Some(Binding::Certificate) => Some("tls_client_certificate_bound_access_tokens"),
+        };
+        members.extend(required.map(|name| (name.to_owned(), true.into())));
         if let Some(name) = &accept.name {
             members.insert("resource_name".into(), name.as_str().into());
         }

@@ -4,6 +4,8 @@
 pub const GRANT_TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// `grant_type` of a JWT bearer grant (RFC 7523 §2.1).
 pub const GRANT_JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// `grant_type` of a JWT bearer grant with a DPoP proof (draft-parecki-oauth-jwt-dpop-grant).
+pub const GRANT_JWT_DPOP: &str = "urn:ietf:params:oauth:grant-type:jwt-dpop";
 /// Token type of an Identity Assertion JWT Authorization Grant (ID-JAG §4.3).
 pub const TOKEN_TYPE_ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 /// Token type of an OpenID Connect ID Token (RFC 8693 §3).

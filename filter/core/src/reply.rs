@@ -3,9 +3,11 @@
 //! Texts are a small fixed set. None tells which issuer, user, client or key exists, and none
 //! repeats anything the caller sent.
 
+use crate::dpop;
 use crate::error::Error;
 use crate::form;
 use crate::job::JobError;
+use crate::possession::Scheme;
 use serde_json::{Value, json};
 
 /// An answer given by Jagway itself.
@@ -40,6 +42,8 @@ pub enum Surface {
         scope: String,
         /// The page that asks, if it is one that may read the answer.
         origin: Option<String>,
+        /// With which schemes a token may come.
+        schemes: &'static [Scheme],
     },
     /// A resource we upgrade for.
     Upgrade,
@@ -63,7 +67,11 @@ impl Reply {
 
     /// The refusal for `error` on `surface`.
     pub fn refusal(error: &Error, surface: &Surface) -> Self {
-        let Words { status, code, description } = words(error);
+        let Words { mut status, code, description } = words(error);
+        if let (Error::Dpop { .. }, Surface::Resource { .. }) = (error, surface) {
+            // RFC 9449 §7.1, §9: at a resource the proof is part of the authorization.
+            status = 401;
+        }
         let mut body = json!({ "error": code, "error_description": description });
         if let (Error::InsufficientAuthentication { acr_values, max_age }, Some(members)) =
             (error, body.as_object_mut())
@@ -74,8 +82,10 @@ impl Reply {
             members.extend(max_age.map(|seconds| ("max_age".into(), seconds.into())));
         }
         let mut reply = Self::json(status, &body);
-        if let Some(challenge) = challenge(error, surface, status, code) {
-            reply.headers.push(("www-authenticate", challenge));
+        let challenges = challenges(error, surface, status, code).into_iter();
+        reply.headers.extend(challenges.map(|challenge| ("www-authenticate", challenge)));
+        if let Error::Dpop { nonce: Some(nonce), .. } = error {
+            reply.headers.push(("dpop-nonce", nonce.clone()));
         }
         if let Surface::Resource { origin: Some(origin), .. } = surface {
             reply.headers.extend(cors(origin));
@@ -94,7 +104,10 @@ impl Reply {
 pub fn cors(origin: &str) -> [(&'static str, String); 3] {
     [
         ("access-control-allow-origin", origin.to_owned()),
-        ("access-control-expose-headers", "WWW-Authenticate, Mcp-Session-Id".to_owned()),
+        (
+            "access-control-expose-headers",
+            "WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce".to_owned(),
+        ),
         ("vary", "Origin".to_owned()),
     ]
 }
@@ -141,6 +154,10 @@ fn words(error: &Error) -> Words {
         Error::AuthorizationDetails => {
             (400, "invalid_authorization_details", "authorization_details are not offered")
         }
+        Error::Dpop { nonce: Some(_), .. } => {
+            (400, "use_dpop_nonce", "the proof must have the nonce given here")
+        }
+        Error::Dpop { .. } => (400, "invalid_dpop_proof", "the DPoP proof is not acceptable"),
         Error::Denied { status: Some(status) } => {
             (*status, "access_denied", "this user or client may not have this")
         }
@@ -195,14 +212,37 @@ fn words(error: &Error) -> Words {
     Words { status, code, description }
 }
 
-/// The challenge of a 401, and of a 400 of the Bearer scheme (RFC 6750 §3).
-fn challenge(error: &Error, surface: &Surface, status: u16, code: &str) -> Option<String> {
+/// The challenges of a 401, and of a 400 for a token (RFC 6750 §3, RFC 9449 §7.1): one for each scheme
+/// that would do, Bearer first, since some clients read no further.
+fn challenges(error: &Error, surface: &Surface, status: u16, code: &str) -> Vec<String> {
+    match surface {
+        Surface::Resource { schemes, .. } => {
+            let dpop_only = matches!(error, Error::Dpop { .. });
+            let schemes = schemes.iter().filter(|scheme| !dpop_only || **scheme == Scheme::Dpop);
+            let schemes =
+                schemes.filter_map(|scheme| challenge(error, surface, *scheme, status, code));
+            schemes.collect()
+        }
+        _ => challenge(error, surface, Scheme::Bearer, status, code).into_iter().collect(),
+    }
+}
+
+fn challenge(
+    error: &Error,
+    surface: &Surface,
+    scheme: Scheme,
+    status: u16,
+    code: &str,
+) -> Option<String> {
     match surface {
         Surface::TokenEndpoint(issuer) if status == 401 => {
             Some(format!("Basic realm=\"{}\"", quoted(issuer)))
         }
         Surface::Resource { resource_metadata, scope, .. } if matches!(status, 400 | 401) => {
-            let mut challenge = "Bearer realm=\"mcp\"".to_owned();
+            let mut challenge = match scheme {
+                Scheme::Bearer => "Bearer realm=\"mcp\"".to_owned(),
+                Scheme::Dpop => format!("DPoP algs=\"{}\"", dpop::algorithm_names().join(" ")),
+            };
             // RFC 6750 §3.1: no error code when no credentials were sent.
             if *error != Error::NoToken {
                 challenge.push_str(&format!(", error=\"{code}\""));

@@ -2,13 +2,15 @@
 //! RFC 9068 §4, MCP authorization).
 
 use crate::access_token::{self, AccessToken};
-use crate::config::{Accept, AuthorizationServer, Resource};
+use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::error::Error;
 use crate::form;
 use crate::http::Request;
 use crate::names;
+use crate::possession::{self, Scheme};
 use crate::reply::{Reply, Surface, cors};
 use crate::secret::Secret;
+use crate::site::Site;
 
 /// What becomes of a request's head before it goes upstream.
 #[derive(Debug)]
@@ -28,12 +30,24 @@ pub enum Head {
 }
 
 /// Where refusals of this resource point the client to.
-pub fn surface(resource: &Resource, accept: &Accept, request: &Request) -> Surface {
+pub fn surface(
+    server: Option<&AuthorizationServer>,
+    resource: &Resource,
+    accept: &Accept,
+    request: &Request,
+) -> Surface {
+    let advertised = server.is_some_and(|server| server.dpop.advertised);
+    let schemes: &[Scheme] = match accept.binding {
+        Some(Binding::Dpop) => &[Scheme::Dpop],
+        _ if advertised => &[Scheme::Bearer, Scheme::Dpop],
+        _ => &[Scheme::Bearer],
+    };
     let url = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
     Surface::Resource {
         resource_metadata: url.as_str().to_owned(),
         scope: accept.scopes.join(" "),
         origin: allowed_origin(resource, accept, request).map(str::to_owned),
+        schemes,
     }
 }
 
@@ -49,10 +63,11 @@ pub fn allowed_origin<'a>(
 }
 
 /// Checks the head of a request in order: origin, preflight, no token in the query, one bearer token,
-/// which is ours, for this resource, now.
+/// which is ours, for this resource, now; and what it is bound to.
 ///
 /// Does *not* look at the body and does not judge scope against what the request does.
 pub fn check_head(
+    site: &Site,
     server: &AuthorizationServer,
     resource: &Resource,
     accept: &Accept,
@@ -70,11 +85,16 @@ pub fn check_head(
     if has_token_in_query(request) {
         return Err(Error::TokenInQuery);
     }
-    let token = bearer(request)?;
+    let (scheme, presented) = presented(request)?;
     let issuer = server.issuer.as_str();
     let audience = resource.resource.as_str();
-    let token = access_token::verify(token, &server.keys, issuer, audience, now, server.rules.skew)
-        .map_err(Error::AccessToken)?;
+    let token =
+        access_token::verify(presented, &server.keys, issuer, audience, now, server.rules.skew)
+            .map_err(Error::AccessToken)?;
+    // RFC 9449 §4.3 (9): the URI as the client addressed it, by configuration, and not by headers.
+    let uri = format!("{}{}", resource.url.origin(), request.path());
+    let proof = possession::proof(site, server, request, &uri, Some(presented), now)?;
+    possession::check(accept, request, &token, scheme, proof.as_ref())?;
     Ok(Head::Passed(Box::new(token)))
 }
 
@@ -111,8 +131,8 @@ pub fn has_token_in_query(request: &Request) -> bool {
     request.query().is_some_and(|query| query.split('&').any(is_token))
 }
 
-/// The bearer token: exactly one `Authorization`, of the Bearer scheme, of token68 form.
-fn bearer(request: &Request) -> Result<&[u8], Error> {
+/// The access token: exactly one `Authorization`, of the Bearer or DPoP scheme, of token68 form.
+fn presented(request: &Request) -> Result<(Scheme, &[u8]), Error> {
     let mut headers = request.headers.all("authorization");
     let header = headers.next().ok_or(Error::NoToken)?;
     if headers.next().is_some() {
@@ -121,21 +141,19 @@ fn bearer(request: &Request) -> Result<&[u8], Error> {
     let space = header.iter().position(|byte| *byte == b' ').unwrap_or(header.len());
     let (scheme, rest) = header.split_at(space);
     let token = rest.trim_ascii();
-    if scheme.eq_ignore_ascii_case(b"dpop") {
-        // RFC 9449 §7.1: a bearer token does not become another kind by another scheme.
-        return Err(Error::WrongScheme);
-    }
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
+    let known = [(&b"bearer"[..], Scheme::Bearer), (b"dpop", Scheme::Dpop)];
+    let known = known.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name));
+    let Some((_, known)) = known else {
         // RFC 6750 §3.1: a method we do not know is no authentication information.
         let is_scheme = scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         let known = is_scheme && !scheme.is_empty() && !token.is_empty();
         return Err(if known { Error::NoToken } else { Error::MalformedAuthorization });
-    }
+    };
     let token68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     if token.is_empty() || !token.iter().all(token68) {
         return Err(Error::MalformedAuthorization);
     }
-    Ok(token)
+    Ok((*known, token))
 }
 
 fn preflight(origin: Option<&str>) -> Reply {
@@ -143,7 +161,7 @@ fn preflight(origin: Option<&str>) -> Reply {
         ("access-control-allow-methods", "GET, POST, DELETE".to_owned()),
         (
             "access-control-allow-headers",
-            "Authorization, Content-Type, Accept, Last-Event-ID, MCP-Protocol-Version, \
+            "Authorization, DPoP, Content-Type, Accept, Last-Event-ID, MCP-Protocol-Version, \
              Mcp-Session-Id, Mcp-Method, Mcp-Name"
                 .to_owned(),
         ),

@@ -2,7 +2,7 @@
 //!
 //! Ed25519 or P-256 only. RSA private keys are refused: RUSTSEC-2023-0071 has no fixed release.
 
-use crate::digest::{base64url, sha256};
+use crate::digest::{self, base64url, hmac_sha256, sha256};
 use ed25519_dalek::Signer as _;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use serde_json::{Value, json};
@@ -71,6 +71,14 @@ impl SigningKey {
             }
         };
         format!("{input}.{signature}")
+    }
+
+    /// A key for another purpose that only a holder of this one can make.
+    pub fn derived(&self, purpose: &[u8]) -> digest::Key {
+        match &self.key {
+            Key::Ed25519(key) => hmac_sha256(key.as_bytes(), &[purpose]),
+            Key::P256(key) => hmac_sha256(&key.to_bytes(), &[purpose]),
+        }
     }
 
     /// The public half as a JWK (RFC 7517): public members, `kid`, `use`, `alg`.

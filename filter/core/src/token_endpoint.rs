@@ -15,8 +15,9 @@ use crate::form::Form;
 use crate::grant::{self, Presenter};
 use crate::http::Request;
 use crate::id_jag::IdJag;
-use crate::jws::MAX_TOKEN;
+use crate::jws::{Fault, MAX_TOKEN};
 use crate::names;
+use crate::possession;
 use crate::reply::Reply;
 use crate::site::Site;
 use crate::subject::Subject;
@@ -71,13 +72,14 @@ pub async fn handle(
         return Err(Error::BodyTooLarge);
     }
     let form = Form::parse(&body).map_err(Error::Form)?;
-    match form.get("grant_type") {
+    let must_be_bound = match form.get("grant_type") {
         None => return Err(Error::MissingParameter("grant_type")),
-        Some(names::GRANT_JWT_BEARER) => {}
+        Some(names::GRANT_JWT_BEARER) => false,
+        Some(names::GRANT_JWT_DPOP) if server.dpop.jwt_dpop_grant => true,
         Some(_) => return Err(Error::UnsupportedGrantType),
-    }
+    };
 
-    let client = authenticate(&request.headers, &form, server, &*site.store, ctx.now())?;
+    let client = authenticate(&request, &form, server, &*site.store, ctx.now())?;
     let limit = server.per_client_per_minute;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
     if !site.limits.borrow_mut().admit(who, limit, ctx.now()) {
@@ -90,13 +92,22 @@ pub async fn handle(
     }
     let requested = requested(&form)?;
 
+    let uri = server.token_endpoint.as_str();
+    let proof = possession::proof(&site, server, &request, uri, None, ctx.now())?;
+    let proof = proof.as_ref();
+
     let rules = &server.rules;
     let trusts = &client.registration.identity_providers;
-    let presenter = Presenter { client_id: client.id, trusts };
+    let certificate = request.certificate.as_ref();
+    let presenter = Presenter { client_id: client.id, trusts, proof, certificate };
     let governed = |name: &str| find(&site.config, name).is_some();
     let grant = grant::verify(&ctx, &site, rules, &presenter, assertion, &governed).await?;
 
     let (resource, accept) = target(&site.config, &grant.id_jag, &requested)?;
+    let confirmation = possession::binding(&grant, accept, &request, proof)?;
+    if must_be_bound && grant.confirmation.as_ref().is_none_or(|cnf| cnf.jkt.is_none()) {
+        return Err(Error::IdJag(Fault::Confirmation));
+    }
     grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
     let subject = grant::subject(&grant)?;
     let scope = granted_scope(accept, &grant.id_jag, &requested)?;
@@ -114,6 +125,7 @@ pub async fn handle(
             client_id: client.id,
             scope: &scope,
             authentication: &grant.id_jag.authentication,
+            confirmation: confirmation.as_ref(),
             jti: &base64url(random.split_at(16).0),
             now: ctx.now(),
             lifetime: server.access_token_lifetime,
@@ -136,7 +148,7 @@ pub async fn handle(
         200,
         &json!({
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": if proof.is_some() { "DPoP" } else { "Bearer" },
             "expires_in": server.access_token_lifetime,
             "scope": scope,
             "resource": resource,

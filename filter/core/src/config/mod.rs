@@ -11,7 +11,9 @@ mod server;
 
 pub use raw::AssertionAudience;
 
+use crate::client_certificate::RegisteredCertificate;
 use crate::digest::{Key, of_fields};
+use crate::dpop::Nonces;
 use crate::http::Url;
 use crate::job::Job;
 use crate::jwk::KeySet;
@@ -250,6 +252,10 @@ pub struct AuthorizationServer {
     pub rules: GrantRules,
     /// Status of `access_denied` for what policy refuses; `None`: it is `invalid_grant` then.
     pub access_denied_status: Option<u16>,
+    /// What is asked of DPoP proofs.
+    pub dpop: Dpop,
+    /// Whether client certificates are read: the listener asks for them.
+    pub reads_certificates: bool,
     /// Whether client assertions may be addressed to the token endpoint.
     pub accept_token_endpoint_audience: bool,
     /// Whether to publish an authorization endpoint that always refuses.
@@ -260,6 +266,17 @@ pub struct AuthorizationServer {
     pub per_client_per_minute: Option<u32>,
     /// Clients by `client_id`.
     pub clients: BTreeMap<String, RegisteredClient>,
+}
+
+/// How DPoP (RFC 9449) is offered. Proofs are honoured in any case.
+#[derive(Default)]
+pub struct Dpop {
+    /// Whether metadata and challenges say so.
+    pub advertised: bool,
+    /// `Some`: proofs must have a nonce of these.
+    pub nonces: Option<Nonces>,
+    /// Whether the grant type `jwt-dpop` is taken.
+    pub jwt_dpop_grant: bool,
 }
 
 /// A client registered at our Resource AS.
@@ -278,6 +295,8 @@ pub enum RegisteredCredential {
     SecretSha256(Key),
     /// With an assertion signed by one of these (`private_key_jwt`).
     Keys(KeySet),
+    /// With a certificate (`tls_client_auth`, `self_signed_tls_client_auth`).
+    Certificate(RegisteredCertificate),
 }
 
 /// One MCP server.
@@ -348,6 +367,17 @@ pub struct Accept {
     pub credentials: Vec<MappedCredential>,
     /// Header that tells the backend who calls.
     pub identity_header: Option<IdentityHeader>,
+    /// What its tokens must be bound to.
+    pub binding: Option<Binding>,
+}
+
+/// What a token is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// A key of the client's (RFC 9449).
+    Dpop,
+    /// A certificate of the client's (RFC 8705).
+    Certificate,
 }
 
 impl Accept {

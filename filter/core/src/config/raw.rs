@@ -127,7 +127,33 @@ pub(super) struct AuthorizationServer {
     pub access_denied_status: Option<u16>,
     pub accept_token_endpoint_audience: Option<bool>,
     pub replay_store: Option<ReplayStore>,
+    pub dpop: Option<Dpop>,
+    pub mutual_tls: Option<MutualTls>,
     pub clients: BTreeMap<String, RegisteredClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dpop {
+    #[serde(default)]
+    pub nonces: bool,
+    #[serde(default)]
+    pub jwt_dpop_grant: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MutualTls {
+    pub chain: Chain,
+}
+
+/// Whether the listener verifies the chain of client certificates.
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Chain {
+    Verified,
+    /// `trust_chain_verification: ACCEPT_UNTRUSTED`.
+    Untrusted,
 }
 
 #[derive(Deserialize)]
@@ -171,9 +197,26 @@ pub(super) struct RateLimits {
 pub(super) struct RegisteredClient {
     pub secret_sha256: Option<Digest>,
     pub private_key_jwt: Option<RegisteredKeys>,
+    pub tls_client_auth: Option<TlsClientAuth>,
+    pub self_signed_tls_client_auth: Option<SelfSigned>,
     pub identity_providers: Vec<Trust>,
     #[serde(default)]
     pub resources: Vec<String>,
+}
+
+/// The one name the client's certificate must have (RFC 8705 §2.1.2).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) enum TlsClientAuth {
+    SubjectDn(String),
+    SanUri(String),
+    SanDns(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelfSigned {
+    pub certificate_sha256: Vec<String>,
 }
 
 /// An identity provider by name, or with those of its tenants that count.
@@ -274,6 +317,15 @@ pub(super) struct Accept {
     #[serde(default)]
     pub credentials: Vec<Credential>,
     pub identity_header: Option<IdentityHeader>,
+    pub bound_tokens: Option<Binding>,
+}
+
+/// What the tokens of a resource must be bound to.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Binding {
+    Dpop,
+    Certificate,
 }
 
 /// A credential of the backend: exactly one way, and whom it is for.

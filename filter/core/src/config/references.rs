@@ -1,7 +1,7 @@
 //! What can only be seen with the whole document in view.
 
 use super::fields::{Result, fail};
-use super::{AuthorizationServer, Kind, Resource, raw};
+use super::{AuthorizationServer, Binding, Kind, Resource, raw};
 use crate::http::Url;
 use crate::names;
 use std::collections::BTreeSet;
@@ -40,6 +40,15 @@ pub(super) fn check(
         (true, None) => return fail("authorization_server", "is needed for `accept`"),
         (false, Some(_)) => return fail("authorization_server", "no resource has `accept`"),
         _ => {}
+    }
+    for (index, resource) in resources.iter().enumerate() {
+        if let (Kind::Accept(accept), Some(server)) = (&resource.kind, server)
+            && accept.binding == Some(Binding::Certificate)
+            && !server.reads_certificates
+        {
+            let path = format!("resources[{index}].accept.bound_tokens");
+            return fail(path, "needs `authorization_server.mutual_tls`");
+        }
     }
     let mut issuers = BTreeSet::new();
     for (name, provider) in &raw.identity_providers {

@@ -2,7 +2,7 @@
 
 use super::build::Reading;
 use super::fields::{Result, cluster, fail, header_name, named, scopes, within};
-use super::{Accept, Caller, IdentityProvider, Kind, Party, Resource, Upgrade, raw};
+use super::{Accept, Binding, Caller, IdentityProvider, Kind, Party, Resource, Upgrade, raw};
 use crate::http::Url;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -144,6 +144,10 @@ impl Reading<'_> {
             scopes: granted,
             default_scopes,
             allowed_origins: raw.allowed_origins.clone(),
+            binding: raw.bound_tokens.map(|binding| match binding {
+                raw::Binding::Dpop => Binding::Dpop,
+                raw::Binding::Certificate => Binding::Certificate,
+            }),
             credentials: self.credentials(path, raw, providers)?,
             identity_header: match &raw.identity_header {
                 None => None,

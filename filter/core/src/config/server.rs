@@ -3,9 +3,12 @@
 use super::build::Reading;
 use super::fields::{Result, cluster, fail, identifier, named, within};
 use super::{
-    AuthorizationServer, GrantRules, IdentityProvider, RegisteredClient, RegisteredCredential,
-    Trust, raw,
+    AuthorizationServer, Dpop, GrantRules, IdentityProvider, RegisteredClient,
+    RegisteredCredential, Trust, raw,
 };
+use crate::client_certificate::RegisteredCertificate;
+use crate::digest::from_hex;
+use crate::dpop::Nonces;
 use crate::http::Url;
 use crate::jwk::KeySet;
 use crate::replay_store::{Front, ReplayStore};
@@ -37,6 +40,7 @@ impl Reading<'_> {
         if verifying.len() != keys.len() {
             return fail(format!("{path}.signing_keys"), "are more than one key set may have");
         }
+        let nonce_keys = keys.iter().map(|key| key.derived(b"dpop-nonce")).collect();
         let Some(signing_key) = keys.into_iter().next() else {
             return fail(format!("{path}.signing_keys"), "needs at least one key");
         };
@@ -72,6 +76,27 @@ impl Reading<'_> {
         if raw.access_denied_status.is_some_and(|status| !matches!(status, 400 | 403)) {
             return fail(format!("{path}.access_denied_status"), "must be 400 or 403");
         }
+        for (id, client) in &raw.clients {
+            let path = format!("{path}.clients.{id}");
+            let chain = raw.mutual_tls.as_ref().map(|tls| &tls.chain);
+            if client.tls_client_auth.is_some() && chain != Some(&raw::Chain::Verified) {
+                // RFC 8705 §2.1: a name says something only where somebody vouches for it.
+                let problem = "needs `authorization_server.mutual_tls: { chain: verified }`";
+                return fail(format!("{path}.tls_client_auth"), problem);
+            }
+            if client.self_signed_tls_client_auth.is_some() && chain.is_none() {
+                let problem = "needs `authorization_server.mutual_tls`";
+                return fail(format!("{path}.self_signed_tls_client_auth"), problem);
+            }
+        }
+        let dpop = match &raw.dpop {
+            None => Dpop::default(),
+            Some(dpop) => Dpop {
+                advertised: true,
+                nonces: dpop.nonces.then(|| Nonces::new(nonce_keys)),
+                jwt_dpop_grant: dpop.jwt_dpop_grant,
+            },
+        };
         let base = issuer.path().trim_end_matches('/');
         Ok(AuthorizationServer {
             token_endpoint: issuer.with_path(&format!("{base}/token")),
@@ -83,6 +108,8 @@ impl Reading<'_> {
             access_token_lifetime,
             rules,
             access_denied_status: raw.access_denied_status,
+            dpop,
+            reads_certificates: raw.mutual_tls.is_some(),
             accept_token_endpoint_audience: raw.accept_token_endpoint_audience.unwrap_or(true),
             compat_authorization_endpoint: raw.compat_authorization_endpoint,
             per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
@@ -96,12 +123,39 @@ impl Reading<'_> {
         path: &str,
         raw: &raw::RegisteredClient,
     ) -> Result<RegisteredCredential> {
-        match (&raw.secret_sha256, &raw.private_key_jwt) {
-            (Some(digest), None) => {
+        let raw::RegisteredClient { secret_sha256, private_key_jwt, tls_client_auth, .. } = raw;
+        let self_signed = &raw.self_signed_tls_client_auth;
+        match (secret_sha256, private_key_jwt, tls_client_auth, self_signed) {
+            (Some(digest), None, None, None) => {
                 let digest = self.digest(&format!("{path}.secret_sha256"), digest)?;
                 Ok(RegisteredCredential::SecretSha256(digest))
             }
-            (None, Some(registered)) => {
+            (None, None, Some(name), None) => {
+                let (name, certificate) = match name {
+                    raw::TlsClientAuth::SubjectDn(name) => {
+                        (name, RegisteredCertificate::SubjectDn(name.clone()))
+                    }
+                    raw::TlsClientAuth::SanUri(name) => {
+                        (name, RegisteredCertificate::SanUri(name.clone()))
+                    }
+                    raw::TlsClientAuth::SanDns(name) => {
+                        (name, RegisteredCertificate::SanDns(name.clone()))
+                    }
+                };
+                identifier(&format!("{path}.tls_client_auth"), name)?;
+                Ok(RegisteredCredential::Certificate(certificate))
+            }
+            (None, None, None, Some(registered)) => {
+                let path = format!("{path}.self_signed_tls_client_auth.certificate_sha256");
+                let digests = registered.certificate_sha256.iter().map(|text| from_hex(text));
+                match digests.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()) {
+                    Some(all) => {
+                        Ok(RegisteredCredential::Certificate(RegisteredCertificate::Sha256(all)))
+                    }
+                    None => fail(path, "must be SHA-256 digests, 64 hexadecimal digits each"),
+                }
+            }
+            (None, Some(registered), None, None) => {
                 let path = format!("{path}.private_key_jwt.jwks");
                 let written = registered.jwks.get("keys").and_then(|keys| keys.as_array());
                 let jwks = serde_json::Value::Object(registered.jwks.clone());
@@ -113,7 +167,11 @@ impl Reading<'_> {
                     _ => fail(path, "must be a key set of public keys, all of which can be used"),
                 }
             }
-            _ => fail(path, "needs exactly one of `secret_sha256` and `private_key_jwt`"),
+            _ => fail(
+                path,
+                "needs exactly one of `secret_sha256`, `private_key_jwt`, `tls_client_auth` and \
+                 `self_signed_tls_client_auth`",
+            ),
         }
     }
 

@@ -202,10 +202,11 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
         }
         Ok(Route::Resource(resource)) => match &resource.kind {
             Kind::Accept(accept) => {
-                let surface = resource_server::surface(&resource, accept, request);
-                let server = config.authorization_server.as_ref().ok_or(Error::NotFound);
+                let server = config.authorization_server.as_ref();
+                let surface = resource_server::surface(server, &resource, accept, request);
+                let server = server.ok_or(Error::NotFound);
                 let head = server.and_then(|server| {
-                    resource_server::check_head(server, &resource, accept, request, now)
+                    resource_server::check_head(site, server, &resource, accept, request, now)
                 });
                 let judged = head.map(|head| match head {
                     Head::Preflight(reply) => Judged::Reply(reply),

@@ -167,7 +167,8 @@ pub fn request(method: &str, authority: &str, path: &str, fields: &[(&str, &str)
     let head = [(":method", method), (":authority", authority), (":path", path)];
     let all = head.iter().chain(fields);
     let headers = all.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
-    Request { headers: Headers::new(headers.collect()), source: "192.0.2.1:1234".to_owned() }
+    let source = "192.0.2.1:1234".to_owned();
+    Request { headers: Headers::new(headers.collect()), source, certificate: None }
 }
 
 pub fn json_answer(status: u16, body: &Value) -> Result<Answer, CallFailed> {
