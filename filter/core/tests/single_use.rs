@@ -84,3 +84,83 @@ fn a_grant_is_remembered_as_long_as_it_could_be_redeemed() {
     assert_eq!(redeem(&mut process), 400, "in the last second of the skew");
     assert!(process.log.iter().any(|line| line.contains("jti_replayed")), "{:?}", process.log);
 }
+
+/// [`accept_config`] with another replay mode.
+fn with_replay(mode: serde_json::Value) -> serde_json::Value {
+    let mut config = accept_config();
+    config["identity_providers"]["acme"]["replay"] = mode;
+    config
+}
+
+#[test]
+fn a_grant_may_be_used_as_often_as_its_issuers_entry_says() {
+    let uses = |mode| {
+        let mut process = Process::new(&with_replay(mode), 2);
+        let mut redeem = |worker| {
+            process.request_with_body(worker, 1, token_request(), grant(&id_jag("1")));
+            process.answer(&mut |_| answer(200, &jwks(&[1])));
+            status(&process.verdict()) == 200
+        };
+        (0..8).filter(|nth| redeem(nth % 2)).count()
+    };
+
+    assert_eq!(uses(serde_json::json!("single_use")), 1);
+    assert_eq!(uses(serde_json::json!({ "bounded": 2 })), 3);
+    assert_eq!(uses(serde_json::json!("off")), 8);
+}
+
+/// Two processes that share nothing but what `redis` remembers.
+fn fleet(answers: &[&str]) -> (Vec<u16>, Vec<String>) {
+    let mut config = accept_config();
+    config["authorization_server"]["replay_store"] =
+        serde_json::json!({ "cluster": "redis", "timeout_ms": 200, "webdis": {} });
+    let mut commands = Vec::new();
+    let statuses = answers.iter().map(|redis| {
+        let mut process = Process::new(&config, 1);
+        process.request_with_body(0, 1, token_request(), grant(&id_jag("1")));
+        process.answer(&mut |callout| {
+            if callout.cluster != "redis" {
+                return answer(200, &jwks(&[1]));
+            }
+            assert_eq!((callout.method, callout.timeout), ("POST", 200));
+            commands.push(callout.body.expose().to_owned());
+            match *redis {
+                "" => Err(jagway_core::http::CallFailed::NoAnswer),
+                text => answer(200, text.as_bytes()),
+            }
+        });
+        status(&process.verdict())
+    });
+    (statuses.collect(), commands)
+}
+
+#[test]
+fn with_a_store_of_the_fleet_what_it_says_counts() {
+    let (statuses, commands) = fleet(&[r#"{"SET":[true,"OK"]}"#, r#"{"SET":null}"#, "", "{}"]);
+
+    assert_eq!(statuses, [200, 400, 503, 503]);
+    assert_eq!(commands.len(), 4);
+    assert!(commands.iter().all(|command| *command == commands[0]), "the same name everywhere");
+    // Remembered until the grant has expired, with the skew: 300 s, 60 s and one.
+    assert!(commands[0].ends_with("/1/NX/PX/361000"), "{}", commands[0]);
+}
+
+#[test]
+fn a_client_that_left_while_the_store_was_asked_is_no_trouble() {
+    let mut config = accept_config();
+    config["authorization_server"]["replay_store"] =
+        serde_json::json!({ "cluster": "redis", "webdis": {} });
+    let mut process = Process::new(&config, 1);
+    process.request_with_body(0, 1, token_request(), grant(&id_jag("1")));
+    let (worker, run, _) = process.callouts.remove(0);
+    let moment = process.moment();
+    let todo = process.workers[worker].answered(&run, answer(200, &jwks(&[1])), moment);
+    assert!(!todo.is_empty());
+
+    process.workers[0].gone(1);
+    process.answer(&mut |_| answer(200, br#"{"SET":[true,"OK"]}"#));
+    process.tick();
+
+    assert!(process.concluded.is_empty());
+    assert!(process.callouts.is_empty());
+}

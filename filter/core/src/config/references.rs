@@ -50,6 +50,16 @@ pub(super) fn check(
             return fail(path, "needs `authorization_server.mutual_tls`");
         }
     }
+    for (id, client) in server.iter().flat_map(|server| &server.clients) {
+        let accepted = |name: &&String| {
+            let mut all = resources.iter().filter(|one| matches!(one.kind, Kind::Accept(_)));
+            all.any(|one| one.resource.as_str() == *name)
+        };
+        if let Some(unknown) = client.resources.iter().find(|name| !accepted(name)) {
+            let problem = format!("`{unknown}` is not in `resources` with `accept`");
+            return fail(format!("authorization_server.clients.{id}.resources"), problem);
+        }
+    }
     let mut issuers = BTreeSet::new();
     for (name, provider) in &raw.identity_providers {
         let path = format!("identity_providers.{name}");
