@@ -13,6 +13,7 @@ use crate::names::{
     TYP_CLIENT_ASSERTION,
 };
 use crate::now;
+use crate::through::http_client_through;
 
 /// Where the code comes back to; nobody listens there, the redirect is read and not followed.
 pub const REDIRECT_URI: &str = "http://127.0.0.1/callback";
@@ -59,6 +60,11 @@ impl OauthClient {
             AuthMethod::PrivateKeyJwt => (String::new(), Some(SigningKey::es256("2026-01"))),
         };
         Self { id: id.into(), secret, key, method, http: http_client(name) }
+    }
+
+    /// The same client, all of whose requests go to `origin`, whatever their URL.
+    pub fn through(&self, origin: &str) -> Self {
+        Self { http: http_client_through(origin, "EMA client"), ..self.clone() }
     }
 
     /// Its registration at the server. A secret is taken in the header and in the body alike.

@@ -1,5 +1,6 @@
 //! The whole world at once: an IdP, both kinds of MCP server, the Resource AS, and an Envoy with the filter between them.
 
+mod beside;
 mod config;
 mod outside;
 mod ports;
@@ -18,6 +19,7 @@ use crate::panva::{Panva, PanvaIdp};
 use crate::resource_as::ResourceAs;
 use crate::server::Place;
 use crate::wasm;
+pub use beside::Beside;
 use ports::HeldPort;
 
 /// The scopes that Tickets knows.
@@ -115,6 +117,8 @@ pub struct World {
     egress: HeldPort,
     ingress: HeldPort,
     bootstrap: String,
+    env: Vec<(String, String)>,
+    concurrency: u32,
     _panva: Option<PanvaIdp>,
 }
 
@@ -136,12 +140,12 @@ impl World {
                 true => Some(tokio::task::spawn_blocking(wasm::filter).await.unwrap()),
                 false => None,
             };
-            let concurrency = options.concurrency;
-            let env = world.envoy_env(&options.env);
+            world.env = world.envoy_env(&options.env);
             world.bootstrap = world.bootstrap(wasm.as_deref(), options);
             let env: Vec<_> =
-                env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            world.envoy = Some(Envoy::try_start(&world.bootstrap, &env, concurrency).await?);
+                world.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let started = Envoy::try_start(&world.bootstrap, &env, world.concurrency).await;
+            world.envoy = Some(started?);
         }
         Ok(world)
     }
@@ -198,6 +202,8 @@ impl World {
         Self {
             caller_key: random_text(),
             bootstrap: String::new(),
+            env: vec![],
+            concurrency: options.concurrency,
             envoy: None,
             journal,
             idp,

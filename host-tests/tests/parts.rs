@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use host_tests::jwks::http_client;
+use host_tests::patches::with_cluster;
 use host_tests::program::or_skip;
 use host_tests::redis::{Redis, Webdis};
+use host_tests::through::http_client_through;
+use host_tests::{Options, World};
 
 /// A redis with its webdis, or nothing on a machine without.
 async fn redis_with_webdis() -> Option<(Redis, Webdis)> {
@@ -88,4 +91,52 @@ async fn a_redis_that_has_ended_is_no_yes() {
 
     let said_yes = stopped.is_ok_and(|(status, body)| status == 200 && body.contains("OK"));
     assert!(!said_yes);
+}
+
+#[tokio::test]
+async fn what_one_envoy_of_a_world_issues_the_other_takes_and_both_go_by_one_name() {
+    let world = World::start(Options::default()).await;
+    let beside = world.start_beside().await;
+    let (issuer, token_endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
+    let claude_there = world.claude.through(&beside.origin());
+    let id_jags = [world.exchange_for_warehouse().await, world.exchange_for_warehouse().await];
+
+    let from_first = world.redeem_at_jagway(id_jags[0].token()).await;
+    let from_second = claude_there.redeem(&issuer, &token_endpoint, id_jags[1].token()).await;
+    let at_first = status_with(&http_client("test"), &world, from_second.token()).await;
+    let second = http_client_through(&beside.origin(), "test");
+    let at_second = status_with(&second, &world, from_first.token()).await;
+    let refused = status_with(&second, &world, "anything").await;
+
+    // 406 is Warehouse's own word on a body that is no MCP.
+    assert_eq!([at_first.0, at_second.0, refused.0], [406, 406, 401]);
+    assert!(refused.1.contains(&issuer), "{}", refused.1);
+    assert_eq!(world.warehouse.recorder.count(), 2);
+    assert_ne!(world.envoy.as_ref().unwrap().pid(), beside.envoy.pid());
+}
+
+/// The status and the challenge for this token.
+async fn status_with(http: &reqwest::Client, world: &World, token: &str) -> (u16, String) {
+    let asked = http.post(world.accept_url()).bearer_auth(token).body("{}");
+    let answer = asked.send().await.unwrap();
+    let challenge = answer.headers().get("www-authenticate");
+    let challenge = challenge.map(|value| value.to_str().unwrap().to_owned());
+    (answer.status().as_u16(), challenge.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_cluster_can_be_added_to_the_bootstrap() {
+    let Some((_redis, webdis)) = redis_with_webdis().await else { return };
+    let port = webdis.port();
+    let patch = move |text| {
+        let text = with_cluster(text, "replay", port);
+        text.replace("route: { cluster: warehouse,", "route: { cluster: replay,")
+    };
+    let options =
+        Options { filter: false, patch_bootstrap: Some(Box::new(patch)), ..Options::default() };
+    let world = World::start(options).await;
+
+    let answer = http_client("test").get(format!("{}/PING", world.accept_issuer())).send().await;
+
+    assert_eq!(answer.unwrap().text().await.unwrap(), r#"{"PING":[true,"PONG"]}"#);
 }
