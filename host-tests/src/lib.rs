@@ -28,6 +28,7 @@ pub mod redis;
 pub mod resource_as;
 pub mod server;
 pub mod through;
+pub mod upstash;
 pub mod upstream;
 pub mod wasm;
 pub mod world;

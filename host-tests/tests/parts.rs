@@ -8,7 +8,9 @@ use host_tests::patches::with_cluster;
 use host_tests::program::or_skip;
 use host_tests::redis::{Redis, Webdis};
 use host_tests::through::http_client_through;
+use host_tests::upstash::Upstash;
 use host_tests::{Options, World};
+use serde_json::{Value, json};
 
 /// A redis with its webdis, or nothing on a machine without.
 async fn redis_with_webdis() -> Option<(Redis, Webdis)> {
@@ -91,6 +93,55 @@ async fn a_redis_that_has_ended_is_no_yes() {
 
     let said_yes = stopped.is_ok_and(|(status, body)| status == 200 && body.contains("OK"));
     assert!(!said_yes);
+}
+
+/// What the JSON front says to this command, with this token.
+async fn ask_in_json(front: &Upstash, token: &str, command: &Value) -> (u16, Value) {
+    let url = format!("http://{}/", front.server.address());
+    let asked = http_client("test").post(url).bearer_auth(token).json(command);
+    let answer = asked.send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn the_json_front_says_ok_to_the_first_and_null_to_the_second_who_set_a_key() {
+    let Some(redis) = or_skip(Redis::start().await) else { return };
+    let front = Upstash::start(&redis);
+    let set = json!(["SET", "jti:a b\r\n", "1", "NX", "PX", "300000"]);
+
+    let first = ask_in_json(&front, &front.token, &set).await;
+    let second = ask_in_json(&front, &front.token, &set).await;
+    let kept = ask_in_json(&front, &front.token, &json!(["GET", "jti:a b\r\n"])).await;
+
+    assert_eq!(first, (200, json!({"result": "OK"})));
+    assert_eq!(second, (200, json!({"result": null})));
+    assert_eq!(kept, (200, json!({"result": "1"})));
+}
+
+#[tokio::test]
+async fn the_json_front_refuses_strangers_and_what_is_no_command_of_a_replay_memory() {
+    let Some(mut redis) = or_skip(Redis::start().await) else { return };
+    let front = Upstash::start(&redis);
+    let set = json!(["SET", "a", "1", "NX"]);
+
+    let stranger = ask_in_json(&front, "wrong", &set).await;
+    let mut refused = vec![];
+    for command in
+        [json!(["FLUSHALL"]), json!([]), json!({"a": 1}), json!(["SET", "a"]), json!([["SET"]])]
+    {
+        refused.push(ask_in_json(&front, &front.token, &command).await);
+    }
+    let first = ask_in_json(&front, &front.token, &set).await;
+    redis.stop();
+    let stopped = ask_in_json(&front, &front.token, &set).await;
+
+    assert_eq!(stranger, (401, json!({"error": "Unauthorized"})));
+    for (status, body) in refused {
+        assert_eq!(status, 400, "{body}");
+        assert!(body["error"].is_string() && body.get("result").is_none(), "{body}");
+    }
+    assert_eq!(first.1["result"], "OK");
+    assert_eq!(stopped.0, 502, "{}", stopped.1);
 }
 
 #[tokio::test]
