@@ -16,6 +16,7 @@ pub mod jwks;
 pub mod keys;
 pub mod mcp;
 pub mod mcp_client;
+pub mod mtls;
 pub mod names;
 pub mod node;
 pub mod oauth;

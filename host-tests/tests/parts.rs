@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use host_tests::jwks::http_client;
+use host_tests::mtls::{
+    Accepted, Authority, CLIENT_DNS, CLIENT_SUBJECT, CLIENT_URI, Identity, Tunnel,
+    with_client_certificates,
+};
 use host_tests::patches::with_cluster;
 use host_tests::program::or_skip;
 use host_tests::redis::{Redis, Webdis};
@@ -190,4 +194,75 @@ async fn a_cluster_can_be_added_to_the_bootstrap() {
     let answer = http_client("test").get(format!("{}/PING", world.accept_issuer())).send().await;
 
     assert_eq!(answer.unwrap().text().await.unwrap(), r#"{"PING":[true,"PONG"]}"#);
+}
+
+/// A world without the filter whose ingress listener asks for client certificates, and tells Warehouse what it saw.
+async fn world_with_client_certificates(authority: &Authority, accepted: Accepted) -> World {
+    let server = authority.server();
+    let patch = move |text: String| {
+        let told = "stat_prefix: ingress
+          forward_client_cert_details: SANITIZE_SET
+          set_current_client_cert_details: { subject: true, uri: true, dns: true }";
+        let text = text.replace("stat_prefix: ingress", told);
+        with_client_certificates(text, "ingress", &server, &accepted)
+    };
+    let patch_bootstrap = Some(Box::new(patch) as Box<_>);
+    World::start(Options { filter: false, patch_bootstrap, ..Options::default() }).await
+}
+
+/// Asks for Warehouse with this certificate: what Envoy told Warehouse of it, or nothing if it hung up.
+async fn seen_of(world: &World, authority: &Authority, shown: Option<&Identity>) -> Option<String> {
+    let port = world.accept_issuer().rsplit(':').next().unwrap().parse().unwrap();
+    let tunnel = Tunnel::start(port, authority, shown);
+    let http = http_client_through(tunnel.origin(), "test");
+    let answer = http.post(world.accept_url()).body("{}").send().await.ok()?;
+    // Warehouse's own word: nobody has shown it its key.
+    assert_eq!(answer.status(), 401);
+    let arrived = world.warehouse.recorder.requests();
+    let told = arrived.last().unwrap().header("x-forwarded-client-cert").join(" ");
+    Some(told)
+}
+
+#[tokio::test]
+async fn a_listener_that_asks_for_certificates_of_an_authority_takes_no_others() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (claude, stranger) = (authority.client(), other.client());
+    let self_signed = Identity::self_signed_client();
+    let accepted = Accepted::SignedBy(authority.pem());
+    let world = world_with_client_certificates(&authority, accepted).await;
+
+    let mut refused = vec![];
+    for shown in [None, Some(&stranger), Some(&self_signed)] {
+        refused.push(seen_of(&world, &authority, shown).await);
+    }
+    let told = seen_of(&world, &authority, Some(&claude)).await.unwrap();
+
+    assert_eq!(refused, [None, None, None]);
+    assert_eq!(
+        told,
+        format!(
+            "Hash={};Subject=\"{CLIENT_SUBJECT}\";URI={CLIENT_URI};DNS={CLIENT_DNS}",
+            claude.sha256_hex()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_listener_that_takes_any_certificate_tells_them_apart_by_digest_and_takes_none_as_well() {
+    let authority = Authority::new();
+    let identities =
+        [Identity::self_signed_client(), Identity::self_signed_client(), authority.client()];
+    let world = world_with_client_certificates(&authority, Accepted::Any).await;
+
+    let nobody = seen_of(&world, &authority, None).await;
+    let mut told = vec![];
+    for shown in &identities {
+        told.push(seen_of(&world, &authority, Some(shown)).await.unwrap());
+    }
+
+    // Whatever `require_client_certificate` says: ACCEPT_UNTRUSTED takes no certificate for a bad one.
+    assert_eq!(nobody.unwrap(), "");
+    for (told, identity) in told.iter().zip(&identities) {
+        assert!(told.starts_with(&format!("Hash={};", identity.sha256_hex())), "{told}");
+    }
 }
