@@ -24,6 +24,7 @@ pub mod oauth_client;
 pub mod panva;
 pub mod patches;
 pub mod program;
+pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod resource_as;
