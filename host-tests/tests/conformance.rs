@@ -1,0 +1,49 @@
+//! The official conformance suite for MCP against Jagway as authorization server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use host_tests::node::Parts;
+use host_tests::program::or_skip;
+use host_tests::{Options, World};
+use serde_json::{Value, json};
+
+/// What the suite found in this scenario; nothing on a machine that cannot run it.
+async fn checks(url: &str, scenario: &str) -> Option<Vec<Value>> {
+    let parts = or_skip(Parts::install())?;
+    let said = parts.run("conformance.mjs", &json!({"url": url, "scenario": scenario})).await;
+    let cannot = said["cannot"].as_str();
+    or_skip(cannot.map_or(Ok(()), |why| Err(why.to_owned())))?;
+    Some(said["checks"].as_array().unwrap().clone())
+}
+
+/// The suite has no scenario for a server of the jwt-bearer grant alone: it asks every server for the code flow. What
+/// fails must be that and nothing else: Jagway has no code flow, so it promises neither `code` nor PKCE, even with
+/// `compat_authorization_endpoint`, which the world has on. Status, content type, issuer and token endpoint pass.
+#[tokio::test]
+async fn all_that_the_conformance_suite_misses_in_the_metadata_is_the_code_flow() {
+    let world = World::start(Options::default()).await;
+
+    let scenario = "authorization-server-metadata-endpoint";
+    let Some(checks) = checks(&world.accept_issuer(), scenario).await else { return };
+
+    let found: Vec<_> = checks
+        .iter()
+        .map(|check| ["id", "status", "errorMessage"].map(|name| check[name].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            [
+                "authorization-server-metadata",
+                "FAILURE",
+                "Response body does not include valid \"response_types_supported\" claim, \
+                 Response body does not include valid \"code_challenge_methods_supported\" claim",
+            ],
+            // A SHOULD: clients are known by the operator's list.
+            [
+                "authorization-server-metadata-cimd",
+                "WARNING",
+                "Authorization server metadata does not include \"client_id_metadata_document_supported\"",
+            ],
+        ]
+    );
+}
