@@ -159,8 +159,9 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A way to this port. Without an identity no certificate is shown.
-    pub fn start(port: u16, authority: &Authority, identity: Option<&Identity>) -> Self {
+    /// A way to the listener at this origin, whose scheme does not matter. Without an identity no certificate is shown.
+    pub fn start(to: &str, authority: &Authority, identity: Option<&Identity>) -> Self {
+        let port = to.rsplit(':').next().unwrap().parse().expect("an origin ends in its port");
         let connector = TlsConnector::from(Arc::new(client_config(authority, identity)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -212,8 +212,7 @@ async fn world_with_client_certificates(authority: &Authority, accepted: Accepte
 
 /// Asks for Warehouse with this certificate: what Envoy told Warehouse of it, or nothing if it hung up.
 async fn seen_of(world: &World, authority: &Authority, shown: Option<&Identity>) -> Option<String> {
-    let port = world.accept_issuer().rsplit(':').next().unwrap().parse().unwrap();
-    let tunnel = Tunnel::start(port, authority, shown);
+    let tunnel = Tunnel::start(&world.accept_issuer(), authority, shown);
     let http = http_client_through(tunnel.origin(), "test");
     let answer = http.post(world.accept_url()).body("{}").send().await.ok()?;
     // Warehouse's own word: nobody has shown it its key.
@@ -265,4 +264,26 @@ async fn a_listener_that_takes_any_certificate_tells_them_apart_by_digest_and_ta
     for (told, identity) in told.iter().zip(&identities) {
         assert!(told.starts_with(&format!("Hash={};", identity.sha256_hex())), "{told}");
     }
+}
+
+#[tokio::test]
+async fn both_legs_and_a_call_go_through_a_listener_that_asks_for_certificates() {
+    let authority = Authority::new();
+    let (server, accepted) = (authority.server(), Accepted::SignedBy(authority.pem()));
+    let patch = move |text: String| with_client_certificates(text, "ingress", &server, &accepted);
+    let world =
+        World::start(Options { patch_bootstrap: Some(Box::new(patch)), ..Options::default() })
+            .await;
+    let tunnel = Tunnel::start(&world.accept_issuer(), &authority, Some(&authority.client()));
+    let id_jag = world.exchange_for_warehouse().await;
+
+    let claude = world.claude.through(tunnel.origin());
+    let (issuer, token_endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
+    let token = claude.redeem(&issuer, &token_endpoint, id_jag.token()).await;
+    let http = http_client_through(tunnel.origin(), "test");
+    let (status, _) = status_with(&http, &world, token.token()).await;
+
+    // Warehouse's own word on a body that is no MCP: the filter has let it through.
+    assert_eq!(status, 406);
+    assert_eq!(world.warehouse.recorder.count(), 1);
 }
