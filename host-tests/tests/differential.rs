@@ -9,9 +9,11 @@ use std::io::Write;
 use corpus::{Case, Issuer};
 use host_tests::node::Parts;
 use host_tests::program::or_skip;
+use jagway_core::confirmation::Confirmation;
 use jagway_core::id_jag::{Expected, Received};
 use jagway_core::jwk::KeySet;
 use jagway_core::jws::{Algorithm, Fault};
+use jagway_core::subject::{self, SubjectRules};
 use serde_json::json;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256];
@@ -132,13 +134,19 @@ fn our_verdict(case: &Case) -> Result<(), Fault> {
     let keys = KeySet::parse(json!({ "keys": case.jwks }).to_string().as_bytes()).unwrap();
     let expected = Expected {
         issuer: corpus::ISSUER,
-        audience: corpus::AUDIENCE,
+        audiences: &[corpus::AUDIENCE.to_owned()],
         client_id: corpus::CLIENT,
         max_lifetime: 300,
         now: corpus::NOW,
         skew: SKEW,
     };
-    Received::parse(case.token.as_bytes(), &ALGORITHMS)?.verify(&keys, &expected).map(|_| ())
+    let id_jag = Received::parse(case.token.as_bytes(), &ALGORITHMS)?.verify(&keys, &expected)?;
+    // What the token endpoint asks next of a grant that comes without a proof.
+    subject::tenant(&id_jag.claims, &SubjectRules::default())?;
+    match Confirmation::parse(&id_jag.claims)? {
+        Some(_) => Err(Fault::Confirmation),
+        None => Ok(()),
+    }
 }
 
 /// What jose says of each: nothing if it accepts.
