@@ -1,0 +1,303 @@
+//! Every attack of the table in `attacks/`, against the whole core: what the caller reads, what the
+//! log says, and that nothing went on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "attacks/cases.rs"]
+mod cases;
+mod support;
+
+use cases::{Case, Document, MARK, Scene, Sent, assert_answer};
+use jagway_core::http::{Answer, CallFailed, Callout, Headers, Request};
+use jagway_core::resource_server::Edits;
+use jagway_core::worker::Verdict;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use support::*;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const BETA: &str = "https://beta.example";
+
+#[test]
+fn a_jwt_of_unsound_form_gets_nowhere() {
+    try_all("jwt");
+}
+
+#[test]
+fn a_jose_header_cannot_choose_how_it_is_verified() {
+    try_all("header");
+}
+
+#[test]
+fn a_signature_is_right_or_it_is_nothing() {
+    try_all("signature");
+}
+
+#[test]
+fn claims_mean_what_they_say_and_nothing_near_it() {
+    try_all("claims");
+}
+
+#[test]
+fn an_issuers_keys_are_its_own_few_and_fresh() {
+    try_all("jwks");
+}
+
+#[test]
+fn a_client_is_who_it_proves_to_be() {
+    try_all("client");
+}
+
+#[test]
+fn a_token_request_can_be_read_in_one_way_only() {
+    try_all("http");
+}
+
+#[test]
+fn what_was_used_is_used_up() {
+    try_all("replay");
+}
+
+#[test]
+fn a_resource_opens_for_its_own_tokens_alone() {
+    try_all("token");
+}
+
+#[test]
+fn no_spelling_of_a_path_leads_around_the_filter() {
+    try_all("routing");
+}
+
+#[test]
+fn header_fields_smuggle_nothing_in_or_out() {
+    try_all("fields");
+}
+
+#[test]
+fn the_table_has_every_attack_it_should_and_says_why() {
+    let numbers = [
+        "A001 A003 A004 A006 A007 A009 A010 A012 A013 A015 A016",
+        "A018 A019 A021 A022 A024 A025 A027 A028 A030 A031 A033 A034",
+        "A036 A037 A039 A040 A042 A043 A045 A046",
+        "A048 A049 A051 A052 A054 A055 A057 A058 A060 A061 A063 A064 A066 A067 A069 A070 A072",
+        "A073 A075 A076 A078 A079 A081 A082 A084 A085",
+        "A087 A088 A090 A091 A093 A094 A096 A097 A099 A100 A102 A103",
+        "A105 A106 A108 A109 A111 A112 A114 A115 A117 A118 A120",
+        "A121 A123 A124 A126 A127 A129 A130",
+        "A132 A133 A135 A136 A138 A139 A141 A142",
+        "A144 A145 A147 A148 A150 A151",
+        "A153 A154 A156 A157 A159 A160",
+    ];
+
+    let mut seen = Vec::new();
+    for ((group, _), expected) in cases::TABLE.iter().zip(numbers) {
+        let entries = cases::entries(group);
+        let ids: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str().unwrap()).collect();
+        for id in expected.split(' ') {
+            assert!(ids.contains(&id), "{id} is not in {group}");
+        }
+        for (id, entry) in ids.iter().zip(&entries) {
+            let text = |name: &str| entry[name].as_str().is_some_and(|text| text.len() > 20);
+            let tried = entry["inputs"].as_array().is_some_and(|inputs| !inputs.is_empty());
+            assert!(text("why"), "{id} has no reason to be");
+            assert!(tried || text("not_here"), "{id} is neither tried nor explained");
+            assert!(!seen.contains(&id.to_string()), "{id} is there twice");
+            seen.push(id.to_string());
+        }
+    }
+}
+
+fn try_all(group: &str) {
+    for case in cases::cases(group, "core") {
+        try_one(&case);
+    }
+}
+
+/// One case, in a process of its own.
+fn try_one(case: &Case) {
+    let first = &case.steps[0];
+    let workers = first["together"].as_u64().unwrap_or(2) as usize;
+    let mut process = Process::new(&config(first), workers);
+    let (calls, mut keys) = (RefCell::new(0), Value::Null);
+    for (number, step) in case.steps.iter().enumerate() {
+        let name = format!("{} step {}", case.name, number + 1);
+        if step["restart"] == true {
+            let now = process.now;
+            process = Process::new(&config(step), workers);
+            process.now = now;
+        }
+        process.now += step["later"].as_u64().unwrap_or(0);
+        if !step["jwks"].is_null() {
+            keys = step["jwks"].clone();
+        }
+        let scene = scene(process.now, &case.name);
+        let mut world = |callout: &Callout| {
+            *calls.borrow_mut() += 1;
+            answer_to(callout, &scene, &keys, &step["metadata"])
+        };
+        let sent = scene.request(step);
+        let worker = step["worker"].as_u64().unwrap_or(0) as usize;
+        match (step["together"].as_u64(), step["repeat"].as_u64()) {
+            (Some(_), _) => together(&name, step, &mut process, &sent, &mut world),
+            (_, repeat) => {
+                for turn in 0..repeat.unwrap_or(1) as usize {
+                    process.log.clear();
+                    let worker = (worker + turn) % workers;
+                    put(&mut process, worker, &sent);
+                    process.answer(&mut world);
+                    let verdict = process.verdict();
+                    assert_as_told(&name, &scene, step, &sent, &verdict, &process.log);
+                }
+            }
+        }
+    }
+    if let Some(expected) = first["callouts"].as_u64() {
+        assert_eq!(*calls.borrow(), expected, "{}: callouts", case.name);
+    }
+}
+
+/// The same request at every worker before anything is answered: one is served.
+fn together(
+    name: &str,
+    step: &Value,
+    process: &mut Process,
+    sent: &Sent,
+    world: &mut dyn FnMut(&Callout) -> Result<Answer, CallFailed>,
+) {
+    for worker in 0..process.workers.len() {
+        put(process, worker, sent);
+    }
+    process.answer(world);
+    let verdicts: Vec<Verdict> = process.concluded.drain(..).map(|(.., verdict)| verdict).collect();
+    let (served, refused): (Vec<_>, Vec<_>) =
+        verdicts.iter().partition(|verdict| status(verdict) == 200);
+    assert_eq!((served.len(), verdicts.len()), (1, process.workers.len()), "{name}");
+    for verdict in refused {
+        assert_as_told(name, &scene(process.now, name), step, sent, verdict, &process.log);
+    }
+}
+
+fn put(process: &mut Process, worker: usize, sent: &Sent) {
+    let head = [(":method", &sent.method), (":authority", &"mcp.acme.example".into())];
+    let head = head.into_iter().chain([(":path", &sent.path)]);
+    let head = head.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
+    let fields = sent.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
+    let headers = Headers::new(head.chain(fields).collect());
+    let request = Request { headers, source: "192.0.2.1:1234".to_owned() };
+    match sent.body.is_empty() {
+        true => process.request(worker, 1, request),
+        false => process.request_with_body(worker, 1, request, sent.body.clone()),
+    }
+}
+
+fn assert_as_told(
+    name: &str,
+    scene: &Scene,
+    step: &Value,
+    sent: &Sent,
+    verdict: &Verdict,
+    log: &[String],
+) {
+    let harmless = |line: &String| !line.contains(MARK) && !line.contains("eyJ");
+    assert!(log.iter().all(harmless), "{name}: {log:?}");
+    let reply = match verdict {
+        Verdict::Reply(reply) => reply,
+        Verdict::Forward(edits, _) => {
+            assert!(step["forwarded"] == true, "{name}: went on");
+            return assert_clean(name, sent, edits);
+        }
+    };
+    assert!(step["forwarded"] != true, "{name}: {log:?}");
+    let field = |name: &str| {
+        let fields = reply.headers.iter().filter(|(other, _)| *other == name);
+        fields.map(|(_, value)| value.clone()).collect()
+    };
+    let mut step = step.clone();
+    step["answers"] = scene.value(&step["answers"]);
+    let name = format!("{name} {log:?}");
+    assert_answer(&name, &step, sent.to_token_endpoint, reply.status, &field, &reply.body);
+    if reply.status >= 400 {
+        let reason = format!("refused [{}]", step["reason"].as_str().expect("a reason"));
+        assert!(log.iter().any(|line| line.starts_with(&reason)), "{name}: no {reason}");
+    }
+}
+
+/// Nothing that the client proved itself with goes on, and our credential does.
+fn assert_clean(name: &str, sent: &Sent, edits: &Edits) {
+    let mark = |value: &[u8]| String::from_utf8_lossy(value).contains(MARK);
+    for (field, value) in &sent.headers {
+        if field == "authorization" || mark(value) {
+            assert!(edits.remove.contains(&field.to_lowercase()), "{name}: {field} stays");
+        }
+    }
+    assert_eq!((edits.set.0.as_str(), edits.set.1.expose()), ("x-api-key", "warehouse-key"));
+}
+
+/// Two issuers, two resources, clients with a secret and one with a key.
+fn config(step: &Value) -> Value {
+    let mut config = accept_config();
+    if !step["metadata"].is_null() {
+        let acme = config["identity_providers"]["acme"].as_object_mut().unwrap();
+        acme.remove("jwks_uri");
+    }
+    config["identity_providers"]["beta"] =
+        json!({ "issuer": BETA, "cluster": "beta", "jwks_uri": format!("{BETA}/keys") });
+    let server = &mut config["authorization_server"];
+    let before = json!({ "key": { "env": "SIGNING_KEY" }, "kid": "own-0" });
+    server["signing_keys"].as_array_mut().unwrap().push(before);
+    server["clients"]["claude"]["identity_providers"] = json!(["acme", "beta"]);
+    let robot = scene(NOW, "").value(&json!({ "key_of": "robot" }));
+    server["clients"]["robot"] = json!({
+        "private_key_jwt": { "jwks": { "keys": [robot] } }, "identity_providers": ["acme", "beta"],
+    });
+    config["resources"][0]["resource"] = format!("{AS}/mcp").into();
+    let mut billing = config["resources"][0].clone();
+    billing["resource"] = format!("{AS}/billing").into();
+    config["resources"].as_array_mut().unwrap().push(billing);
+    config
+}
+
+fn scene(now: u64, jti: &str) -> Scene {
+    let keys = [("idp", 1, "key-1"), ("intruder", 2, "new-1"), ("beta", 3, "beta-1")];
+    let keys = keys.into_iter().chain([("robot", 4, "robot-1"), ("own", 9, "own-1")]);
+    let names = [
+        ("IDP", IDP),
+        ("BETA", BETA),
+        ("AS", AS),
+        ("MCP", "https://mcp.acme.example/mcp"),
+        ("BILLING", "https://mcp.acme.example/billing"),
+        ("TRAP", "https://trap.example"),
+        ("SECRET", CLIENT_SECRET),
+        ("BASIC", "Y2xhdWRlOnMzY3JldA=="),
+        ("KID", "key-1"),
+        ("JTI", jti),
+    ];
+    Scene {
+        now,
+        names: names.map(|(name, value)| (name, value.to_owned())).to_vec(),
+        keys: keys.map(|(name, seed, kid)| (name, kid.to_owned(), pem(seed))).collect(),
+    }
+}
+
+/// The two issuers answer for themselves; nobody else is ever asked.
+fn answer_to(
+    callout: &Callout,
+    scene: &Scene,
+    keys: &Value,
+    metadata: &Value,
+) -> Result<Answer, CallFailed> {
+    assert_eq!((callout.method, callout.body.expose()), ("GET", ""));
+    let beta = json!({ "set": { "keys": [{ "key_of": "beta" }] } });
+    let told = match (callout.cluster.as_str(), callout.authority.as_str(), callout.path.as_str()) {
+        ("idp", "acme.idp.example", "/keys") => scene.key_set(keys),
+        ("beta", "beta.example", "/keys") => scene.key_set(&beta),
+        ("idp", "acme.idp.example", path) if path.starts_with("/.well-known/") => {
+            let body = scene.value(metadata).to_string();
+            Some(Document { status: 200, fields: Vec::new(), body })
+        }
+        other => panic!("{other:?} was asked"),
+    };
+    let Document { status, fields, body } = told.ok_or(CallFailed::NoAnswer)?;
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes()));
+    Ok(Answer { status, headers: Headers::new(fields.collect()), body: body.into_bytes() })
+}
