@@ -1,5 +1,20 @@
 //! The attack table: hostile requests as data, and how each is put together. One table for the
 //! core and for the filter in Envoy, so that both are asked the same.
+//!
+//! An input says what differs from a sound request:
+//!
+//! * where: `to` (`mcp` instead of the token endpoint), `method`, `path`, `headers` (more),
+//!   `without_headers`, `many_headers`, `basic` (client and secret), `authorization` (the values);
+//! * the form: `form` (all of it), `more`, `without_form`, `tail` (as text), `body` (as text), `parameters`;
+//!   `chunk` and `trailers` count where there is HTTP;
+//! * tokens: `assertion`, `client_assertion`, `bearer`, each a text or `kind`, `key`, `header`, `claims`,
+//!   `without_header`, `without`, `header_text`, `payload_text`, `header_hex`, `payload_hex`, `members`,
+//!   `signature` and `compact` (`$H.$P.$S`; `$T` spells the signature otherwise);
+//! * the issuer: `jwks` (`status`, `set`, `text`, `location`, `cache`), `metadata`;
+//! * the course: `steps`, and in each `later` (seconds), `worker`, `restart`; `together`, `repeat`.
+//!
+//! What must come of it: `status`, `error`, `reason` (in the log) or `forwarded`; `says` and `silent`
+//! (header fields), `answers` (members of the body), `callouts`.
 #![allow(dead_code, reason = "each runner uses its part")]
 
 mod forge;
@@ -112,8 +127,10 @@ impl Scene {
     /// The request that `input` describes: a sound one but for what the input says.
     pub fn request(&self, input: &Value) -> Sent {
         let to_token_endpoint = input["to"] != "mcp";
-        let assertion = self.token("id_jag", &input["assertion"], input);
-        let bearer = self.token("access_token", &input["bearer"], input);
+        let (assertion, bearer) = match to_token_endpoint {
+            true => (self.token("id_jag", &input["assertion"], input), String::new()),
+            false => (String::new(), self.token("access_token", &input["bearer"], input)),
+        };
         let more = [("ASSERTION", assertion.as_str()), ("BEARER", bearer.as_str())];
         let text = |value: &Value| self.expand(value.as_str().expect("text"), &more);
         let pairs = |name: &str| -> Vec<(String, String)> {
