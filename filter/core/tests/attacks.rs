@@ -144,7 +144,10 @@ fn try_one(case: &Case) {
                 for turn in 0..repeat.unwrap_or(1) as usize {
                     process.log.clear();
                     let worker = (worker + turn) % workers;
-                    put(&mut process, worker, &sent);
+                    match step["unfinished"].as_u64() {
+                        Some(seconds) => leave_unfinished(&mut process, &sent, seconds),
+                        None => put(&mut process, worker, &sent),
+                    }
                     process.answer(&mut world);
                     let verdict = process.verdict();
                     assert_as_told(&name, &scene, step, &sent, &verdict, &process.log);
@@ -178,17 +181,31 @@ fn together(
     }
 }
 
+/// The head of a request, and then nothing for so many seconds.
+fn leave_unfinished(process: &mut Process, sent: &Sent, seconds: u64) {
+    let moment = process.moment();
+    process.workers[0].request(1, head(sent), true, moment);
+    process.now += seconds - 1;
+    process.tick();
+    assert!(process.concluded.is_empty(), "a second is left");
+    process.now += 1;
+    process.tick();
+}
+
 fn put(process: &mut Process, worker: usize, sent: &Sent) {
+    match sent.body.is_empty() {
+        true => process.request(worker, 1, head(sent)),
+        false => process.request_with_body(worker, 1, head(sent), sent.body.clone()),
+    }
+}
+
+fn head(sent: &Sent) -> Request {
     let head = [(":method", &sent.method), (":authority", &"mcp.acme.example".into())];
     let head = head.into_iter().chain([(":path", &sent.path)]);
     let head = head.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
     let fields = sent.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
     let headers = Headers::new(head.chain(fields).collect());
-    let request = Request { headers, source: "192.0.2.1:1234".to_owned() };
-    match sent.body.is_empty() {
-        true => process.request(worker, 1, request),
-        false => process.request_with_body(worker, 1, request, sent.body.clone()),
-    }
+    Request { headers, source: "192.0.2.1:1234".to_owned() }
 }
 
 fn assert_as_told(

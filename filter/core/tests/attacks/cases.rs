@@ -11,7 +11,8 @@
 //!   `without_header`, `without`, `header_text`, `payload_text`, `header_hex`, `payload_hex`, `members`,
 //!   `signature` and `compact` (`$H.$P.$S`; `$T` spells the signature otherwise);
 //! * the issuer: `jwks` (`status`, `set`, `text`, `location`, `cache`), `metadata`;
-//! * the course: `steps`, and in each `later` (seconds), `worker`, `restart`; `together`, `repeat`.
+//! * the course: `steps`, and in each `later` (seconds), `worker`, `restart`; `together`, `repeat`,
+//!   `unfinished` (seconds without a body).
 //!
 //! What must come of it: `status`, `error`, `reason` (in the log) or `forwarded`; `says` and `silent`
 //! (header fields), `answers` (members of the body), `callouts`.
