@@ -29,12 +29,12 @@ const STRICTER: &[(&str, &[&str], &str)] = &[
     ),
     (
         "claim_missing",
-        &["claim sub", "claim client_id", "claim jti", "claim tenant"],
+        &["claim sub", "claim client_id", "claim jti", "claim tenant", "claim aud_tenant"],
         "an empty string names nobody",
     ),
     (
         "claim_type",
-        &["claim sub", "claim client_id", "claim jti", "claim tenant"],
+        &["claim sub", "claim client_id", "claim jti", "claim tenant", "claim aud_tenant"],
         "a StringOrURI (RFC 7519 §2) that becomes a key and a log field: no control characters, 256 bytes at most",
     ),
     (
@@ -55,7 +55,7 @@ const STRICTER: &[(&str, &[&str], &str)] = &[
     (
         "cnf",
         &["claim cnf"],
-        "RFC 7800 §3.1: a confirmation that cannot be checked must not be ignored",
+        "RFC 7800 §3.1: what it is bound to must be shown, and what cannot be checked not be ignored",
     ),
     ("tenant", &["claim aud_tenant"], "made for somebody's tenant, and there are none here"),
     (

@@ -35,9 +35,12 @@ impl Request {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
-    /// The proxy's identifier of this request, for the log; empty if it has none.
+    /// The proxy's identifier of this request, for the log; empty if it has none, or one that no proxy
+    /// makes: a client may have chosen it.
     pub fn id(&self) -> &str {
-        self.headers.text("x-request-id").and_then(|id| id.get(..64.min(id.len()))).unwrap_or("")
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let sound = |id: &&str| id.len() <= 64 && id.bytes().all(plain);
+        self.headers.text("x-request-id").filter(sound).unwrap_or_default()
     }
 
     fn target(&self) -> &str {

@@ -1,7 +1,7 @@
 //! What a request shows to hold besides its token: a key (DPoP, RFC 9449) or a certificate (RFC 8705).
 
 use crate::access_token::AccessToken;
-use crate::config::{Accept, AuthorizationServer, Binding};
+use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::confirmation::Confirmation;
 use crate::dpop::{self, Fault, Proof};
 use crate::error::Error;
@@ -82,25 +82,36 @@ pub fn binding(
 /// comes with the DPoP scheme and a proof of that key, any other with the Bearer scheme, and a
 /// resource that takes bound tokens only gets no other.
 pub fn check(
-    accept: &Accept,
+    site: &Site,
+    server: &AuthorizationServer,
+    at: (&Resource, &Accept),
     request: &Request,
-    token: &AccessToken,
-    scheme: Scheme,
-    proof: Option<&Proof>,
+    (token, presented, scheme): (&AccessToken, &[u8], Scheme),
+    now: u64,
 ) -> Result<(), Error> {
+    let (resource, accept) = at;
     let jkt = token.confirmation.as_ref().is_some_and(|cnf| cnf.jkt.is_some());
     let x5t = token.confirmation.as_ref().is_some_and(|cnf| cnf.x5t_s256.is_some());
     if jkt != (scheme == Scheme::Dpop) {
         return Err(Error::WrongScheme);
     }
+    let proof = match jkt {
+        false => None,
+        true => {
+            // RFC 9449 §4.3 (9): the URI as the client addressed it, by configuration, and not by
+            // headers.
+            let uri = format!("{}{}", resource.url.origin(), request.path());
+            proof(site, server, request, &uri, Some(presented), now)?
+        }
+    };
     let certificate = request.certificate.as_ref().map(|certificate| &certificate.sha256);
-    let shown = token.confirmation.as_ref().is_none_or(|cnf| cnf.holds(proof, certificate));
+    let holds = |cnf: &Confirmation| cnf.holds(proof.as_ref(), certificate);
     let enough = match accept.binding {
         None => true,
         Some(Binding::Dpop) => jkt,
         Some(Binding::Certificate) => x5t,
     };
-    match shown && enough {
+    match enough && token.confirmation.as_ref().is_none_or(holds) {
         true => Ok(()),
         false => Err(Error::AccessToken(jws::Fault::Confirmation)),
     }

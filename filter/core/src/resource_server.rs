@@ -91,10 +91,8 @@ pub fn check_head(
     let token =
         access_token::verify(presented, &server.keys, issuer, audience, now, server.rules.skew)
             .map_err(Error::AccessToken)?;
-    // RFC 9449 §4.3 (9): the URI as the client addressed it, by configuration, and not by headers.
-    let uri = format!("{}{}", resource.url.origin(), request.path());
-    let proof = possession::proof(site, server, request, &uri, Some(presented), now)?;
-    possession::check(accept, request, &token, scheme, proof.as_ref())?;
+    let shown = (&token, presented, scheme);
+    possession::check(site, server, (resource, accept), request, shown, now)?;
     Ok(Head::Passed(Box::new(token)))
 }
 

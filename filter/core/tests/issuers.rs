@@ -106,3 +106,26 @@ fn keys_that_cannot_be_had_are_our_outage_and_not_the_grants() {
     assert_eq!(status(&up), 200);
     assert_eq!(status(&stale), 200, "the last good keys serve on");
 }
+
+#[test]
+fn a_key_that_its_issuer_took_back_is_noticed_by_an_idle_worker_too() {
+    let mut process = Process::new(&accept_config(), 2);
+    process.warm_up();
+    process.answer(&mut |_| answer(200, &jwks(&[1])));
+    let mut fetches = 0;
+
+    for _ in 0..320 {
+        process.now += 1;
+        process.tick();
+        process.answer(&mut |_| {
+            fetches += 1;
+            answer(200, &jwks(&[2]))
+        });
+    }
+    let late = json!({ "iat": process.now, "exp": process.now + 300 });
+    process.request_with_body(1, 1, token_request(), grant(&changed(late)));
+
+    process.answer(&mut |_| answer(200, &jwks(&[2])));
+    assert_refused(&process.verdict(), &process.log, "kid_unknown", "a key of five minutes ago");
+    assert_eq!(fetches, 1, "once for both workers");
+}

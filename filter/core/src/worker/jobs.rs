@@ -135,6 +135,10 @@ impl Worker {
             }
         }
         self.look_again(|_| true, moment, &mut todo);
+        // The first look is the warm-up's.
+        if self.look_at > 0 && now >= self.look_at {
+            self.look_at_documents(moment, &mut todo);
+        }
         if let Some(place) = &mut self.place
             && now >= place.seen.saturating_add(peers::SIGN_OF_LIFE)
         {

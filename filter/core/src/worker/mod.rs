@@ -33,6 +33,9 @@ const STREAM_DEADLINE: u64 = 10;
 const BODY_DEADLINE: u64 = 30;
 /// How long a token request waits for keys, in seconds: a client's own patience is short.
 const KEYS_DEADLINE: u64 = 3;
+/// How often the documents of other servers are looked at, in seconds: a key that its issuer has taken
+/// back must not wait for a request to be noticed, least of all for the one it signed.
+const LOOK_EVERY: u64 = 15;
 /// Most streams of one worker that wait at once.
 const MAX_WAITING: usize = 10_000;
 
@@ -86,6 +89,8 @@ pub struct Worker {
     backlog: Vec<Job>,
     errands: Vec<(StreamId, u64, Callout)>,
     runs: u64,
+    /// When the documents of other servers are looked at next, whether anybody asks or not.
+    look_at: u64,
 }
 
 /// A worker's place among the workers of the process.
@@ -141,6 +146,7 @@ impl Worker {
             backlog: Vec::new(),
             errands: Vec::new(),
             runs: 0,
+            look_at: 0,
         }
     }
 
@@ -148,11 +154,16 @@ impl Worker {
     /// unknown cluster shows in the log at once. The jobs start with the next [`Worker::turn`].
     pub fn warm_up(&mut self, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
-        for job in self.site.config.documents() {
-            // Whatever the table says: somebody fetches it, or it is there.
-            let _ = self.look(&job, Want::Usable, moment, &mut todo);
-        }
+        self.look_at_documents(moment, &mut todo);
         self.finish(todo)
+    }
+
+    /// Whatever the table says of each document: somebody fetches it, or it is there and fresh.
+    fn look_at_documents(&mut self, moment: Moment, todo: &mut Vec<Todo>) {
+        self.look_at = moment.now.saturating_add(LOOK_EVERY);
+        for job in self.site.config.documents() {
+            let _ = self.look(&job, Want::Usable, moment, todo);
+        }
     }
 
     /// Joins the workers of this process. Returns the number of the queue to listen to; call

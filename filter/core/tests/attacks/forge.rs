@@ -170,6 +170,7 @@ fn sound(kind: &str, client: &str) -> (&'static str, &'static str, Value) {
             json!({
                 "iss": "$AS", "sub": "s", "aud": "$MCP", "client_id": client, "iat": "$NOW",
                 "exp": "$NOW+300", "scope": "stock.read",
+                "sub_id": { "format": "iss_sub", "iss": "$IDP", "sub": "alice" },
             }),
         ),
         other => panic!("no such kind of token: {other}"),

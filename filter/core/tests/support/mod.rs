@@ -279,6 +279,15 @@ impl Process {
         }
     }
 
+    /// As when workers start.
+    pub fn warm_up(&mut self) {
+        for worker in 0..self.workers.len() {
+            let moment = self.moment();
+            let todo = self.workers[worker].warm_up(moment);
+            self.perform(worker, todo);
+        }
+    }
+
     pub fn tick(&mut self) {
         for worker in 0..self.workers.len() {
             let moment = self.moment();
