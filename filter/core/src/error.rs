@@ -7,6 +7,7 @@ use crate::dpop;
 use crate::form;
 use crate::job::JobError;
 use crate::jws::Fault;
+use crate::mcp;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,12 @@ pub enum Error {
     WrongScheme,
     /// The access token does not pass.
     AccessToken(Fault),
+    /// The message, its headers or its session does not pass.
+    Mcp(mcp::Fault),
+    /// A version of MCP that is not accepted here; those that are.
+    ProtocolVersion(Vec<String>),
+    /// The token has not all of this scope, which the operation needs.
+    InsufficientScope(String),
     /// Nothing at the backend is for this user any more.
     NoBackendCredential,
     /// There is no token to be had for the backend.
@@ -179,6 +186,9 @@ impl Error {
             Self::NoToken => "no_token",
             Self::MalformedAuthorization => "authorization_malformed",
             Self::WrongScheme => "authorization_scheme",
+            Self::Mcp(fault) => fault.code(),
+            Self::ProtocolVersion(_) => mcp::Fault::UnsupportedVersion.code(),
+            Self::InsufficientScope(_) => "insufficient_scope",
             Self::NoBackendCredential => "no_backend_credential",
             Self::Backend(JobError::Unavailable) => "backend_unavailable",
             Self::Backend(_) => "backend_refused",

@@ -11,7 +11,7 @@
 //! * A grant: [`grant`] checks an ID-JAG from form to single use ([`replay`], or [`replay_store`] for
 //!   a fleet), [`subject`] tells whose it is, [`dpop`] and [`confirmation`] whose key it is bound to,
 //!   [`authorization_details`] what else it grants.
-//! * A call: [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
+//! * A call: [`call`] judges it, [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
 //!   the server's own credential in, [`revocation`] takes tokens back before their time
 //!   ([`security_event`], [`global_token_revocation`]).
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
@@ -30,6 +30,7 @@
 pub mod access_token;
 pub mod authorization_details;
 pub mod backend;
+pub mod call;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;

@@ -7,6 +7,7 @@ use crate::dpop;
 use crate::error::Error;
 use crate::form;
 use crate::job::JobError;
+use crate::mcp;
 use crate::possession::Scheme;
 use serde_json::{Value, json};
 
@@ -44,6 +45,8 @@ pub enum Surface {
         origin: Option<String>,
         /// With which schemes a token may come.
         schemes: &'static [Scheme],
+        /// `id` of the JSON-RPC request, once it has been read.
+        id: Option<Value>,
     },
     /// A resource we upgrade for.
     Upgrade,
@@ -81,6 +84,10 @@ impl Reply {
             members.extend(acr_values);
             members.extend(max_age.map(|seconds| ("max_age".into(), seconds.into())));
         }
+        // RFC 9470 §3: what does not do at a resource is the token.
+        let weak = matches!(error, Error::InsufficientAuthentication { .. });
+        let status = if weak && matches!(surface, Surface::Resource { .. }) { 401 } else { status };
+        let body = message(error, surface, status, description).unwrap_or(body);
         let mut reply = Self::json(status, &body);
         let challenges = challenges(error, surface, status, code).into_iter();
         reply.headers.extend(challenges.map(|challenge| ("www-authenticate", challenge)));
@@ -91,7 +98,9 @@ impl Reply {
             reply.headers.extend(cors(origin));
         }
         match error {
-            Error::MethodNotAllowed(allow) => reply.headers.push(("allow", (*allow).to_owned())),
+            Error::MethodNotAllowed(allow) | Error::Mcp(mcp::Fault::MethodNotAllowed(allow)) => {
+                reply.headers.push(("allow", (*allow).to_owned()));
+            }
             Error::RateLimited => reply.headers.push(("retry-after", "60".to_owned())),
             _ if status == 503 => reply.headers.push(("retry-after", "5".to_owned())),
             _ => {}
@@ -183,6 +192,12 @@ fn words(error: &Error) -> Words {
             (401, "invalid_token", "the access token is not acceptable")
         }
 
+        // Worded by `mcp`.
+        Error::Mcp(fault) => (fault.status(), "invalid_request", ""),
+        Error::ProtocolVersion(_) => (400, "invalid_request", ""),
+        Error::InsufficientScope(_) => {
+            (403, "insufficient_scope", "the access token has not the scope that this needs")
+        }
         Error::NoBackendCredential => (403, "access_denied", "nothing here is for this user"),
         Error::Backend(JobError::Unavailable) => {
             (503, "temporarily_unavailable", "try again later")
@@ -212,8 +227,26 @@ fn words(error: &Error) -> Words {
     Words { status, code, description }
 }
 
-/// The challenges of a 401, and of a 400 for a token (RFC 6750 §3, RFC 9449 §7.1): one for each scheme
-/// that would do, Bearer first, since some clients read no further.
+/// The JSON-RPC error that a caller of MCP reads: for what is wrong with its message, and for all else
+/// once its request has an `id` to be answered by.
+fn message(error: &Error, surface: &Surface, status: u16, description: &str) -> Option<Value> {
+    let Surface::Resource { id, .. } = surface else {
+        return None;
+    };
+    let id = id.as_ref();
+    match error {
+        Error::Mcp(fault) => Some(mcp::refusal_body(*fault, &[], id)),
+        Error::ProtocolVersion(supported) => {
+            Some(mcp::refusal_body(mcp::Fault::UnsupportedVersion, supported, id))
+        }
+        _ if id.is_none() => None,
+        // JSON-RPC 2.0 §5.1: Internal error, and one of those left to the server.
+        _ => Some(mcp::error_body(if status >= 500 { -32603 } else { -32001 }, description, id)),
+    }
+}
+
+/// The challenges of a 401, of a 400 for a token, and of a lack of scope (RFC 6750 §3, RFC 9449 §7.1): one
+/// for each scheme that would do, Bearer first, since some clients read no further.
 fn challenges(error: &Error, surface: &Surface, status: u16, code: &str) -> Vec<String> {
     match surface {
         Surface::Resource { schemes, .. } => {
@@ -238,7 +271,15 @@ fn challenge(
         Surface::TokenEndpoint(issuer) if status == 401 => {
             Some(format!("Basic realm=\"{}\"", quoted(issuer)))
         }
-        Surface::Resource { resource_metadata, scope, .. } if matches!(status, 400 | 401) => {
+        Surface::Resource { resource_metadata, scope, .. } => {
+            let scope = match error {
+                // The token is not what is wrong.
+                Error::Mcp(_) | Error::ProtocolVersion(_) => return None,
+                // MCP, Scope Challenge Handling: all that this operation needs, at once.
+                Error::InsufficientScope(needed) => needed,
+                _ if matches!(status, 400 | 401) => scope,
+                _ => return None,
+            };
             let mut challenge = match scheme {
                 Scheme::Bearer => "Bearer realm=\"mcp\"".to_owned(),
                 Scheme::Dpop => format!("DPoP algs=\"{}\"", dpop::algorithm_names().join(" ")),
@@ -251,6 +292,9 @@ fn challenge(
             if !scope.is_empty() {
                 challenge.push_str(&format!(", scope=\"{}\"", quoted(scope)));
             }
+            if let Error::InsufficientAuthentication { acr_values, max_age } = error {
+                push_step_up(&mut challenge, acr_values.as_deref(), *max_age);
+            }
             Some(challenge)
         }
         Surface::Upgrade if status == 401 => {
@@ -258,18 +302,23 @@ fn challenge(
             if *error != Error::NoCredential {
                 challenge.push_str(&format!(", error=\"{code}\""));
             }
-            // RFC 9470 §3: what the identity provider asked for.
+            // What the identity provider asked for.
             if let Error::Exchange(JobError::StepUp { acr_values, max_age }) = error {
-                if let Some(values) = acr_values {
-                    challenge.push_str(&format!(", acr_values=\"{}\"", quoted(values)));
-                }
-                if let Some(seconds) = max_age {
-                    challenge.push_str(&format!(", max_age=\"{seconds}\""));
-                }
+                push_step_up(&mut challenge, acr_values.as_deref(), *max_age);
             }
             Some(challenge)
         }
         _ => None,
+    }
+}
+
+/// RFC 9470 §3: how the user has to authenticate.
+fn push_step_up(challenge: &mut String, acr_values: Option<&str>, max_age: Option<u64>) {
+    if let Some(values) = acr_values {
+        challenge.push_str(&format!(", acr_values=\"{}\"", quoted(values)));
+    }
+    if let Some(seconds) = max_age {
+        challenge.push_str(&format!(", max_age=\"{seconds}\""));
     }
 }
 

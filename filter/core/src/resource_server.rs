@@ -48,6 +48,7 @@ pub fn surface(
         scope: accept.scopes.join(" "),
         origin: allowed_origin(resource, accept, request).map(str::to_owned),
         schemes,
+        id: None,
     }
 }
 
@@ -69,8 +70,7 @@ pub fn allowed_origin<'a>(
 pub fn check_head(
     site: &Site,
     server: &AuthorizationServer,
-    resource: &Resource,
-    accept: &Accept,
+    (resource, accept): (&Resource, &Accept),
     request: &Request,
     now: u64,
 ) -> Result<Head, Error> {

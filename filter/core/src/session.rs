@@ -20,6 +20,33 @@ pub struct Holder<'a> {
     pub client_id: &'a str,
 }
 
+/// A [`Holder`] that outlives the access token.
+#[derive(Debug, Clone)]
+pub struct OwnedHolder {
+    resource: String,
+    subject: String,
+    client_id: String,
+}
+
+impl Holder<'_> {
+    /// The same, for later.
+    pub fn to_owned(&self) -> OwnedHolder {
+        OwnedHolder {
+            resource: self.resource.to_owned(),
+            subject: self.subject.to_owned(),
+            client_id: self.client_id.to_owned(),
+        }
+    }
+}
+
+impl OwnedHolder {
+    /// The same, borrowed.
+    pub fn as_holder(&self) -> Holder<'_> {
+        let Self { resource, subject, client_id } = self;
+        Holder { resource, subject, client_id }
+    }
+}
+
 /// Binds sessions to their holders, and knows them again.
 pub struct Sessions {
     keys: Vec<[u8; 32]>,

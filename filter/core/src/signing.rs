@@ -2,10 +2,11 @@
 //!
 //! Ed25519 or P-256 only. RSA private keys are refused: RUSTSEC-2023-0071 has no fixed release.
 
-use crate::digest::{self, base64url, hmac_sha256, sha256};
+use crate::digest::{base64url, hmac_sha256, sha256};
 use ed25519_dalek::Signer as _;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 /// A private key of ours, with the `kid` it is published under.
 pub struct SigningKey {
@@ -55,6 +56,15 @@ impl SigningKey {
         }
     }
 
+    /// A secret that everyone with this private key can derive, and nobody else, for `purpose` alone.
+    pub fn derive(&self, purpose: &'static str) -> [u8; 32] {
+        let private: Zeroizing<[u8; 32]> = match &self.key {
+            Key::Ed25519(key) => Zeroizing::new(key.to_bytes()),
+            Key::P256(key) => Zeroizing::new(key.to_bytes().into()),
+        };
+        hmac_sha256(&private[..], &[purpose.as_bytes()])
+    }
+
     /// A compact JWS over `claims` with this `typ`.
     ///
     /// ECDSA nonces are deterministic (RFC 6979), so a weak random source cannot leak the key.
@@ -71,14 +81,6 @@ impl SigningKey {
             }
         };
         format!("{input}.{signature}")
-    }
-
-    /// A key for another purpose that only a holder of this one can make.
-    pub fn derived(&self, purpose: &[u8]) -> digest::Key {
-        match &self.key {
-            Key::Ed25519(key) => hmac_sha256(key.as_bytes(), &[purpose]),
-            Key::P256(key) => hmac_sha256(&key.to_bytes(), &[purpose]),
-        }
     }
 
     /// The public half as a JWK (RFC 7517): public members, `kid`, `use`, `alg`.

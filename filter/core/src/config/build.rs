@@ -1,6 +1,6 @@
 //! From the document as written to the configuration as used: every check there is, at load.
 
-use super::fields::{Result, algorithms, cluster, fail, identifier, within};
+use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::{
     Client, ClientCredential, Config, ConfigError, IdentityProvider, Party, Replay, document, raw,
     references,
@@ -81,15 +81,7 @@ impl Reading<'_> {
         };
         let max_id_jag_lifetime = raw.max_id_jag_lifetime.unwrap_or(600);
         within(&format!("{path}.max_id_jag_lifetime"), max_id_jag_lifetime, 1, 3600)?;
-        for (index, acr) in raw.required_acr.iter().enumerate() {
-            let plain = acr.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
-            if acr.is_empty() || !plain {
-                return fail(format!("{path}.required_acr[{index}]"), "must be one acr value");
-            }
-        }
-        if raw.max_auth_age == Some(0) {
-            return fail(format!("{path}.max_auth_age"), "must be 1 second or more");
-        }
+        authentication(path, &raw.required_acr, raw.max_auth_age)?;
         let client = match &raw.client {
             None => None,
             Some(client) => Some(Rc::new(self.client(&format!("{path}.client"), client)?)),

@@ -149,6 +149,24 @@ pub(super) fn scopes(path: &str, raw: &[String]) -> Result<Vec<String>> {
     Ok(raw.to_vec())
 }
 
+/// What is asked of a user's authentication: both fields of `path`.
+pub(super) fn authentication(
+    path: &str,
+    required_acr: &[String],
+    max_auth_age: Option<u64>,
+) -> Result<()> {
+    for (index, acr) in required_acr.iter().enumerate() {
+        let plain = acr.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+        if acr.is_empty() || !plain {
+            return fail(format!("{path}.required_acr[{index}]"), "must be one acr value");
+        }
+    }
+    if max_auth_age == Some(0) {
+        return fail(format!("{path}.max_auth_age"), "must be 1 second or more");
+    }
+    Ok(())
+}
+
 /// A field name in lower case, as Envoy gives it; none that steers the proxy or is our own.
 pub(super) fn header_name(path: &str, name: &str) -> Result<String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

@@ -4,11 +4,13 @@ mod build;
 mod credentials;
 mod document;
 mod fields;
+mod mcp;
 mod raw;
 mod references;
 mod resources;
 mod server;
 
+pub use mcp::Mcp;
 pub use raw::AssertionAudience;
 
 use crate::client_certificate::RegisteredCertificate;
@@ -21,6 +23,7 @@ use crate::jws::Algorithm;
 use crate::replay_store::ReplayStore;
 use crate::seal::Seal;
 use crate::secret::Secret;
+use crate::session::Sessions;
 use crate::signing::SigningKey;
 use crate::subject::SubjectRules;
 use std::collections::BTreeMap;
@@ -242,6 +245,8 @@ pub struct AuthorizationServer {
     pub jwks_uri: Url,
     /// Our keys; the first one signs.
     pub signing_key: SigningKey,
+    /// What MCP sessions are bound by: a secret of each of our keys.
+    pub sessions: Sessions,
     /// The public halves of all our keys, as published.
     pub published_keys: serde_json::Value,
     /// The same, for verifying.
@@ -367,6 +372,12 @@ pub struct Accept {
     pub credentials: Vec<MappedCredential>,
     /// Header that tells the backend who calls.
     pub identity_header: Option<IdentityHeader>,
+    /// What is looked at in calls; `None`: bodies are not looked at.
+    pub mcp: Option<Mcp>,
+    /// Authentication context classes of which a token must have one; empty: any.
+    pub required_acr: Vec<String>,
+    /// Longest time since the user authenticated, in seconds.
+    pub max_auth_age: Option<u64>,
     /// What its tokens must be bound to.
     pub binding: Option<Binding>,
 }

@@ -317,6 +317,10 @@ pub(super) struct Accept {
     #[serde(default)]
     pub credentials: Vec<Credential>,
     pub identity_header: Option<IdentityHeader>,
+    pub mcp: Option<Mcp>,
+    #[serde(default)]
+    pub required_acr: Vec<String>,
+    pub max_auth_age: Option<u64>,
     pub bound_tokens: Option<Binding>,
 }
 
@@ -326,6 +330,47 @@ pub(super) struct Accept {
 pub(super) enum Binding {
     Dpop,
     Certificate,
+}
+
+/// What is looked at in calls.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mcp {
+    pub max_body: Option<usize>,
+    #[serde(default)]
+    pub scopes: Vec<McpScope>,
+    #[serde(default)]
+    pub unlisted: Unlisted,
+    #[serde(default)]
+    pub sessions: Sessions,
+    pub revisions: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct McpScope {
+    pub method: String,
+    pub name: Option<String>,
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// What becomes of operations that no entry is about.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unlisted {
+    #[default]
+    Allow,
+    Deny,
+}
+
+/// What becomes of sessions.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Sessions {
+    #[default]
+    Bind,
+    Ignore,
 }
 
 /// A credential of the backend: exactly one way, and whom it is for.

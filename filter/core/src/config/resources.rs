@@ -1,7 +1,8 @@
 //! Resources: what is upgraded and what is accepted for.
 
 use super::build::Reading;
-use super::fields::{Result, cluster, fail, header_name, named, scopes, within};
+use super::fields::{Result, authentication, cluster, fail, header_name, named, scopes, within};
+use super::mcp::mcp;
 use super::{Accept, Binding, Caller, IdentityProvider, Kind, Party, Resource, Upgrade, raw};
 use crate::http::Url;
 use std::collections::BTreeMap;
@@ -139,6 +140,8 @@ impl Reading<'_> {
                 return fail(path, "must be an origin: scheme, host and port, no path");
             }
         }
+        authentication(path, &raw.required_acr, raw.max_auth_age)?;
+        let mcp = raw.mcp.as_ref().map(|raw| mcp(path, raw, &granted)).transpose()?;
         Ok(Accept {
             name: raw.name.clone(),
             scopes: granted,
@@ -153,6 +156,9 @@ impl Reading<'_> {
                 None => None,
                 Some(raw) => Some(self.identity_header(path, raw, resource)?),
             },
+            mcp,
+            required_acr: raw.required_acr.clone(),
+            max_auth_age: raw.max_auth_age,
         })
     }
 }

@@ -12,6 +12,7 @@ use crate::dpop::Nonces;
 use crate::http::Url;
 use crate::jwk::KeySet;
 use crate::replay_store::{Front, ReplayStore};
+use crate::session::Sessions;
 use crate::signing::SigningKey;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -36,11 +37,12 @@ impl Reading<'_> {
         }
         let jwks: Vec<_> = keys.iter().map(SigningKey::public_jwk).collect();
         let published_keys = json!({ "keys": jwks });
+        let sessions = keys.iter().map(|key| key.derive("mcp-session")).collect();
         let verifying = KeySet::parse(published_keys.to_string().as_bytes()).unwrap_or_default();
         if verifying.len() != keys.len() {
             return fail(format!("{path}.signing_keys"), "are more than one key set may have");
         }
-        let nonce_keys = keys.iter().map(|key| key.derived(b"dpop-nonce")).collect();
+        let nonce_keys = keys.iter().map(|key| key.derive("dpop-nonce")).collect();
         let Some(signing_key) = keys.into_iter().next() else {
             return fail(format!("{path}.signing_keys"), "needs at least one key");
         };
@@ -103,6 +105,7 @@ impl Reading<'_> {
             jwks_uri: issuer.with_path(&format!("{base}/.well-known/jagway/jwks.json")),
             issuer,
             signing_key,
+            sessions: Sessions::new(sessions),
             published_keys,
             keys: verifying,
             access_token_lifetime,

@@ -30,7 +30,7 @@ pub struct Message {
 
 /// The member of `params` that says what `method` acts on (MCP 2026-07-28, Standard Request Headers;
 /// 2025-11-25, Resources and Tasks).
-fn name_member(method: &str) -> Option<&'static str> {
+pub fn name_member(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => Some("uri"),

@@ -5,9 +5,9 @@ mod message;
 mod scope;
 mod transport;
 
-pub use message::{Message, read};
+pub use message::{Message, name_member, read};
 pub use scope::{ScopeRule, ScopeRules, missing};
-pub use transport::{Revision, agree, check_headers};
+pub use transport::{Revision, VERSION_HEADER, VERSIONS, agree, check_headers};
 
 use serde_json::{Value, json};
 
@@ -49,15 +49,19 @@ pub enum Fault {
     UnsupportedVersion,
     /// The session is not known, or not this caller's: there is no telling which.
     SessionUnknown,
-    /// A method that is not offered.
-    MethodUnknown,
+    /// A body with a GET or DELETE, which nobody would look at.
+    BodyNotTaken,
+    /// An operation that the operator does not offer.
+    NotOffered,
 }
 
 impl Fault {
     /// The HTTP status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Self::SessionUnknown | Self::MethodUnknown => 404,
+            // Not 404, which would tell a client of 2025 that its session has ended.
+            Self::NotOffered => 403,
+            Self::SessionUnknown => 404,
             Self::MethodNotAllowed(_) => 405,
             Self::BodyTooLarge => 413,
             Self::ContentType | Self::ContentEncoding => 415,
@@ -69,7 +73,7 @@ impl Fault {
     pub fn json_rpc_code(self) -> i32 {
         match self {
             Self::NotJson => -32700,
-            Self::MethodUnknown => -32601,
+            Self::NotOffered => -32601,
             Self::Params | Self::MissingName => -32602,
             Self::HeaderMismatch => -32020,
             Self::UnsupportedVersion => -32022,
@@ -96,7 +100,8 @@ impl Fault {
             Self::HeaderMismatch => "mcp_header_mismatch",
             Self::UnsupportedVersion => "mcp_unsupported_version",
             Self::SessionUnknown => "mcp_session_unknown",
-            Self::MethodUnknown => "mcp_method_unknown",
+            Self::BodyNotTaken => "mcp_body_not_taken",
+            Self::NotOffered => "mcp_not_offered",
         }
     }
 
@@ -119,22 +124,27 @@ impl Fault {
             Self::HeaderMismatch => "The headers do not match the body",
             Self::UnsupportedVersion => "The protocol version is not supported",
             Self::SessionUnknown => "The session is not known",
-            Self::MethodUnknown => "The method is not known",
+            Self::BodyNotTaken => "A body goes with POST only",
+            Self::NotOffered => "This is not offered here",
         }
     }
 }
 
 /// The JSON-RPC error for `fault`. `id` is the request's, if it could be read; MCP has no `null`
-/// there, so without one the member is absent.
-pub fn refusal_body(fault: Fault, id: Option<&Value>) -> Value {
+/// there, so without one the member is absent. `supported` are the versions a client may go on with.
+pub fn refusal_body(fault: Fault, supported: &[String], id: Option<&Value>) -> Value {
     let (code, message) = (fault.json_rpc_code(), fault.text());
-    let error = match fault {
-        Fault::UnsupportedVersion => {
-            let data = json!({ "supported": transport::VERSIONS });
-            json!({ "code": code, "message": message, "data": data })
-        }
-        _ => json!({ "code": code, "message": message }),
-    };
+    let mut body = error_body(code, message, id);
+    let error = body.get_mut("error").and_then(Value::as_object_mut);
+    if let (Fault::UnsupportedVersion, Some(error)) = (fault, error) {
+        error.insert("data".to_owned(), json!({ "supported": supported }));
+    }
+    body
+}
+
+/// A JSON-RPC error (JSON-RPC 2.0 §5.1); `id` as in [`refusal_body`].
+pub fn error_body(code: i32, message: &str, id: Option<&Value>) -> Value {
+    let error = json!({ "code": code, "message": message });
     match id {
         Some(id) => json!({ "jsonrpc": "2.0", "id": id, "error": error }),
         None => json!({ "jsonrpc": "2.0", "error": error }),
@@ -151,16 +161,16 @@ mod tests {
     fn a_refusal_echoes_the_id_and_nothing_else() {
         let id = json!("a-7");
 
-        let body = refusal_body(Fault::HeaderMismatch, Some(&id));
+        let body = refusal_body(Fault::HeaderMismatch, &[], Some(&id));
 
         let error = json!({ "code": -32020, "message": "The headers do not match the body" });
         assert_eq!(body, json!({ "jsonrpc": "2.0", "id": "a-7", "error": error }));
-        assert_eq!(refusal_body(Fault::NotJson, None).get("id"), None);
+        assert_eq!(refusal_body(Fault::NotJson, &[], None).get("id"), None);
     }
 
     #[test]
     fn a_client_of_another_version_learns_which_there_are() {
-        let body = refusal_body(Fault::UnsupportedVersion, None);
+        let body = refusal_body(Fault::UnsupportedVersion, &["2026-07-28".to_owned()], None);
 
         assert_eq!(body["error"]["code"], -32022);
         assert_eq!(body["error"]["data"]["supported"][0], "2026-07-28");

@@ -13,6 +13,13 @@ pub struct ScopeRule {
     pub scopes: Vec<String>,
 }
 
+impl ScopeRule {
+    fn is_about(&self, message: &Message) -> bool {
+        message.method.as_ref() == Some(&self.method)
+            && (self.name.is_none() || self.name == message.name)
+    }
+}
+
 /// Every rule of a resource. Without a rule for it, an operation needs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct ScopeRules(Vec<ScopeRule>);
@@ -23,15 +30,18 @@ impl ScopeRules {
         Self(rules)
     }
 
+    /// Whether a rule is about `message`. A response is about nothing.
+    pub fn lists(&self, message: &Message) -> bool {
+        self.0.iter().any(|rule| rule.is_about(message))
+    }
+
     /// Every scope token that `message` needs, each once: what a challenge names, all at once (MCP,
     /// Scope Challenge Handling; RFC 6750 §3.1). Nothing for a response.
     pub fn needed(&self, message: &Message) -> Vec<&str> {
-        let matches = |rule: &&ScopeRule| {
-            message.method.as_ref() == Some(&rule.method)
-                && (rule.name.is_none() || rule.name == message.name)
-        };
         let mut needed = Vec::new();
-        for scope in self.0.iter().filter(matches).flat_map(|rule| &rule.scopes) {
+        for scope in
+            self.0.iter().filter(|rule| rule.is_about(message)).flat_map(|rule| &rule.scopes)
+        {
             if !needed.contains(&scope.as_str()) {
                 needed.push(scope.as_str());
             }

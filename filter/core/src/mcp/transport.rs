@@ -7,11 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 /// Versions of the protocol that are known, newest first.
-pub(super) const VERSIONS: [&str; 4] = [STATELESS, "2025-11-25", "2025-06-18", "2025-03-26"];
+pub const VERSIONS: [&str; 4] = [STATELESS, "2025-11-25", "2025-06-18", "2025-03-26"];
 /// The version that did away with sessions.
 const STATELESS: &str = "2026-07-28";
 
-const VERSION_HEADER: &str = "mcp-protocol-version";
+/// The header with the version of the protocol.
+pub const VERSION_HEADER: &str = "mcp-protocol-version";
 const METHOD_HEADER: &str = "mcp-method";
 const NAME_HEADER: &str = "mcp-name";
 /// Fields that are decided on: a server that takes `_` for `-` must not find a second of them.
@@ -31,6 +32,16 @@ pub enum Revision {
     Sessions,
     /// 2026-07-28: every request stands alone, and headers repeat what the body says.
     Stateless,
+}
+
+impl Revision {
+    /// The revision of `version`, one of [`VERSIONS`].
+    pub fn of(version: &str) -> Option<Self> {
+        match VERSIONS.iter().find(|known| **known == version)? {
+            &STATELESS => Some(Self::Stateless),
+            _ => Some(Self::Sessions),
+        }
+    }
 }
 
 /// The revision that a request with these headers is to be judged by.
@@ -64,11 +75,8 @@ fn revision(headers: &Headers) -> Result<Revision, Fault> {
         return Ok(Revision::Sessions);
     }
     let version = headers.sole(VERSION_HEADER).ok_or(Fault::HeaderMismatch)?;
-    match VERSIONS.iter().find(|known| known.as_bytes() == version) {
-        Some(&STATELESS) => Ok(Revision::Stateless),
-        Some(_) => Ok(Revision::Sessions),
-        None => Err(Fault::UnsupportedVersion),
-    }
+    let version = core::str::from_utf8(version).unwrap_or_default();
+    Revision::of(version).ok_or(Fault::UnsupportedVersion)
 }
 
 /// A body that we read otherwise than the server does is one that we have not read.

@@ -6,13 +6,16 @@ use super::{
 };
 use crate::access_token::AccessToken;
 use crate::backend;
-use crate::config::{Accept, Kind, Resource, Upgrade};
+use crate::call::{self, Passed};
+use crate::config::{Accept, AuthorizationServer, Kind, Resource, Upgrade};
 use crate::error::Error;
 use crate::flow::{self, Ask, Ctx, Moment, Step, Told};
 use crate::http::Request;
+use crate::mcp;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::{self, Head};
 use crate::routes::{self, Route};
+use crate::secret::Secret;
 use crate::site::Site;
 use crate::token_endpoint;
 use crate::upgrade::{self, Upgraded};
@@ -24,7 +27,7 @@ pub enum Purpose {
     /// A token for a grant.
     Token,
     /// An accepted resource, with this token.
-    Accepted(Rc<Resource>, Rc<Accept>, Box<AccessToken>),
+    Accepted(Rc<Resource>, Rc<Accept>, Box<AccessToken>, Passed),
     /// A resource that is upgraded for.
     Upgraded(Rc<Upgrade>),
 }
@@ -76,8 +79,14 @@ impl Worker {
     /// The body of a stream that collects is larger than asked for.
     pub fn body_too_large(&mut self, stream: StreamId) -> Vec<Todo> {
         let mut todo = Vec::new();
-        if let Some(Stream { asker, .. }) = self.streams.remove(&stream) {
-            self.refuse(stream, &Error::BodyTooLarge, &asker, &mut todo);
+        if let Some(Stream { asker, state, .. }) = self.streams.remove(&stream) {
+            let error = match state {
+                State::Collecting(_, Purpose::Accepted(..), _) => {
+                    Error::Mcp(mcp::Fault::BodyTooLarge)
+                }
+                _ => Error::BodyTooLarge,
+            };
+            self.refuse(stream, &error, &asker, &mut todo);
         }
         self.finish(todo)
     }
@@ -100,13 +109,16 @@ impl Worker {
     fn serve(
         &mut self,
         stream: StreamId,
-        purpose: Purpose,
+        mut purpose: Purpose,
         request: Request,
         body: Vec<u8>,
-        asker: Asker,
+        mut asker: Asker,
         moment: Moment,
         todo: &mut Vec<Todo>,
     ) {
+        if let Err(error) = self.check_call(&mut purpose, &request, &body, &mut asker) {
+            return self.refuse(stream, &error, &asker, todo);
+        }
         // A client that asks for a token is not patient.
         let patience = match purpose {
             Purpose::Token => KEYS_DEADLINE,
@@ -116,6 +128,26 @@ impl Worker {
         let step = flow::start(|ctx| serve(ctx, site, purpose, request, body), moment);
         let deadline = moment.now.saturating_add(patience);
         self.step(stream, deadline, asker, step, moment, todo);
+    }
+
+    /// Looks into a call of an accepted resource, where the operator asks for it.
+    fn check_call(
+        &self,
+        purpose: &mut Purpose,
+        request: &Request,
+        body: &[u8],
+        asker: &mut Asker,
+    ) -> Result<(), Error> {
+        let Purpose::Accepted(resource, accept, token, passed) = purpose else {
+            return Ok(());
+        };
+        if let Some(mcp) = &accept.mcp {
+            let server = self.site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
+            let (sessions, resource) = (&server.sessions, resource.resource.as_str());
+            let surface = &mut asker.surface;
+            *passed = call::check(mcp, sessions, resource, token, request, body, surface)?;
+        }
+        Ok(())
     }
 
     /// Takes a stream's flow as far as it goes.
@@ -205,14 +237,17 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
                 let server = config.authorization_server.as_ref();
                 let surface = resource_server::surface(server, &resource, accept, request);
                 let server = server.ok_or(Error::NotFound);
-                let head = server.and_then(|server| {
-                    resource_server::check_head(site, server, &resource, accept, request, now)
-                });
-                let judged = head.map(|head| match head {
-                    Head::Preflight(reply) => Judged::Reply(reply),
-                    Head::Passed(token) => {
-                        let accept = accept.clone();
-                        Judged::Goes(Purpose::Accepted(resource.clone(), accept, token), None)
+                let judged = server.and_then(|server| {
+                    let at = (&*resource, &**accept);
+                    match resource_server::check_head(site, server, at, request, now)? {
+                        Head::Preflight(reply) => Ok(Judged::Reply(reply)),
+                        Head::Passed(token) => {
+                            let limit = check_use(server, accept, &token, request, now)?;
+                            let (resource, accept) = (resource.clone(), accept.clone());
+                            let passed = Passed::default();
+                            let purpose = Purpose::Accepted(resource, accept, token, passed);
+                            Ok(Judged::Goes(purpose, limit))
+                        }
                     }
                 });
                 (surface, judged)
@@ -221,6 +256,22 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
                 (Surface::Upgrade, Ok(Judged::Goes(Purpose::Upgraded(upgrade.clone()), None)))
             }
         },
+    }
+}
+
+/// Whether a good token will do for what the head says, and how much of the body matters.
+fn check_use(
+    server: &AuthorizationServer,
+    accept: &Accept,
+    token: &AccessToken,
+    request: &Request,
+    now: u64,
+) -> Result<Option<usize>, Error> {
+    let (acr, age, skew) = (&accept.required_acr, accept.max_auth_age, server.rules.skew);
+    token.authentication.suffices(acr, age, now, skew)?;
+    match &accept.mcp {
+        None => Ok(None),
+        Some(mcp) => call::check_head(mcp, request).map(|_| Some(mcp.max_body)),
     }
 }
 
@@ -235,8 +286,8 @@ async fn serve(
         Purpose::Token => {
             token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
         }
-        Purpose::Accepted(resource, accept, token) => {
-            accepted(ctx, site, &resource, &accept, &request, &token).await
+        Purpose::Accepted(resource, accept, token, passed) => {
+            accepted(ctx, site, &resource, &accept, &request, &token, passed).await
         }
         Purpose::Upgraded(upgrade) => {
             let Upgraded { edits, key, made_at } =
@@ -255,17 +306,25 @@ async fn accepted(
     accept: &Accept,
     request: &Request,
     token: &AccessToken,
+    passed: Passed,
 ) -> Result<Verdict, Error> {
     let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
     let swapped = backend::swap(&ctx, &site, server, resource, accept, token).await?;
     let origin = resource_server::allowed_origin(resource, accept, request);
     // Cookies and challenges of the backend are between it and us; it may echo what we sent, too.
     let hide = ["set-cookie", "proxy-authenticate"].into_iter().chain(accept.own_headers());
+    let binds = accept.mcp.as_ref().is_some_and(|mcp| mcp.bind_sessions);
+    let hide = hide.chain(binds.then_some(call::SESSION_HEADER));
     let after = AfterResponse {
         credential_is_ours: true,
         hide: hide.map(str::to_owned).collect(),
         origin: origin.map(str::to_owned),
         token: swapped.token,
+        session: passed.holder,
     };
-    Ok(Verdict::Forward(resource_server::edits(accept, request, swapped.set), after))
+    let mut edits = resource_server::edits(accept, request, swapped.set);
+    edits.remove.extend(passed.remove.into_iter().map(str::to_owned));
+    let session = passed.session.map(|id| (call::SESSION_HEADER.to_owned(), Secret::new(id)));
+    edits.set.extend(session);
+    Ok(Verdict::Forward(edits, after))
 }

@@ -1,9 +1,11 @@
 //! Answers of the servers behind, on their way to the client.
 
 use super::{Todo, Worker};
+use crate::call::SESSION_HEADER;
 use crate::digest::Key;
 use crate::http::Headers;
 use crate::reply::cors;
+use crate::session::OwnedHolder;
 
 /// What is to be done with the answer of the upstream server.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +19,8 @@ pub struct AfterResponse {
     /// The token that the request went with: its key, and the second at which it was got. It is
     /// dropped if the server refuses it.
     pub token: Option<(Key, u64)>,
+    /// To whom an MCP session of the answer is bound.
+    pub session: Option<OwnedHolder>,
 }
 
 /// What becomes of the head of an answer.
@@ -49,11 +53,37 @@ impl Worker {
             // A new token of the client's would not help: it is no fault of the client's.
             edits.set.push((":status", "502".to_owned()));
         }
-        let todo = match after.token {
+        let mut todo = match after.token {
             Some((key, made_at)) if refused => self.token_refused(&key, made_at, now),
             _ => Vec::new(),
         };
+        self.bind_session(after, headers, &mut edits, &mut todo);
         (edits, todo)
+    }
+
+    /// The client gets the server's session as one that only it can use. One that cannot be bound would
+    /// be anybody's: it stays here.
+    fn bind_session(
+        &self,
+        after: &AfterResponse,
+        headers: &Headers,
+        edits: &mut ResponseEdits,
+        todo: &mut Vec<Todo>,
+    ) {
+        let (Some(holder), Some(server), true) =
+            (&after.session, &self.site.config.authorization_server, headers.has(SESSION_HEADER))
+        else {
+            return;
+        };
+        let id = headers.sole(SESSION_HEADER);
+        match id.and_then(|id| server.sessions.bind(id, &holder.as_holder())) {
+            Some(bound) => edits.set.push((SESSION_HEADER, bound)),
+            None => {
+                edits.set.push((":status", "502".to_owned()));
+                let line = "the server behind sent an Mcp-Session-Id that cannot be bound";
+                todo.push(Todo::Warn(line.to_owned()));
+            }
+        }
     }
 
     /// The token under `key`, got at `made_at`, is not used again. If the store fails, the shared token
