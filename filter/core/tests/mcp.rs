@@ -277,6 +277,21 @@ fn a_refusal_tells_the_id_of_the_request_and_nothing_else_that_was_sent() {
 }
 
 #[test]
+fn what_fails_after_the_message_is_told_in_json_rpc_to_those_who_wait_for_it() {
+    let mut config = config(json!({}));
+    config["resources"][0]["accept"]["credential"]["for"] = json!({ "scope": "stock.write" });
+    let judge = |body: Vec<u8>| judge(&config, call("POST", &[JSON, V25], &token(json!({}))), body);
+
+    let request = judge(tool("stock_list"));
+    let notification = judge(br#"{"jsonrpc":"2.0","method":"notifications/x"}"#.to_vec());
+
+    assert_refused(&request, 403, -32001, "no_backend_credential");
+    assert_eq!(body(&request.0)["id"], "a-7");
+    assert_eq!(header(&request.0, "www-authenticate"), None);
+    assert_eq!(body(&notification.0)["error"], "access_denied");
+}
+
+#[test]
 fn a_page_that_may_call_may_read_why_it_may_not() {
     let page = ("origin", "https://app.example");
     let mut config = config(json!({}));
