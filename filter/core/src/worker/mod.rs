@@ -115,7 +115,7 @@ struct Asker {
 
 enum State {
     /// Until the body is there; the number is the second at which it must be, however it grows.
-    Collecting(Request, Purpose, u64),
+    Collecting(Box<Request>, Purpose, u64),
     /// For a job that runs once for the process.
     Waiting(Job, Want, Flow<Result<Verdict, Error>>),
     /// For the answer to a request of its own, of this number.

@@ -51,7 +51,7 @@ impl Worker {
             Ok(Judged::Goes(purpose, Some(limit))) if has_body => {
                 let deadline = moment.now.saturating_add(STREAM_DEADLINE);
                 let latest = moment.now.saturating_add(BODY_DEADLINE);
-                let state = State::Collecting(request, purpose, latest);
+                let state = State::Collecting(Box::new(request), purpose, latest);
                 if self.hold(stream, Stream { deadline, asker, state }, &mut todo) {
                     todo.push(Todo::Collect(stream, limit));
                 }
@@ -68,7 +68,7 @@ impl Worker {
         let mut todo = Vec::new();
         match self.streams.remove(&stream) {
             Some(Stream { state: State::Collecting(request, purpose, _), asker, .. }) => {
-                self.serve(stream, purpose, request, body, asker, moment, &mut todo);
+                self.serve(stream, purpose, *request, body, asker, moment, &mut todo);
             }
             Some(other) => drop(self.streams.insert(stream, other)),
             None => {}
