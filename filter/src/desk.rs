@@ -148,7 +148,7 @@ impl Desk {
                 let set = edits.set.iter();
                 let set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
-                if set.fold(true, |all, one| all && one) {
+                if set.all(|one| one) {
                     self.set_phase(stream, Phase::Forwarded(Rc::new(after)));
                     if elsewhere {
                         host::resume();

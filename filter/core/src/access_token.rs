@@ -11,6 +11,8 @@ use crate::names;
 use crate::signing::SigningKey;
 use crate::subject::Subject;
 use crate::subject_id::SubjectId;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 /// Algorithms we sign with, hence the only ones accepted.
@@ -93,6 +95,15 @@ pub struct AccessToken {
     pub authentication: Authentication,
     /// What must be shown to be held along with it.
     pub confirmation: Option<Confirmation>,
+}
+
+/// Whether `token` says that it is one of `issuer`: nothing in it has been verified. A token that does not
+/// is none of our business, where a resource has authorization servers of its own.
+pub fn is_ours(token: &[u8], issuer: &str) -> bool {
+    let payload = token.split(|byte| *byte == b'.').nth(1).unwrap_or_default();
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok();
+    let claims = payload.and_then(|payload| json::object(&payload));
+    claims.is_some_and(|claims| json::string(&claims, "iss") == Ok(Some(issuer)))
 }
 
 /// Verifies `token` for `resource` (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`,

@@ -3,6 +3,7 @@
 use crate::client_authentication::CLIENT_ASSERTION_ALGORITHMS;
 use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::dpop;
+use crate::http::Url;
 use crate::names;
 use crate::reply::Reply;
 use serde_json::{Value, json};
@@ -63,9 +64,14 @@ pub fn protected_resource(
     resource: &Resource,
     accept: &Accept,
 ) -> Value {
+    let mut servers = vec![server.issuer.as_str()];
+    servers.extend(accept.other_authorization_servers.iter().map(Url::as_str));
+    if accept.others_first {
+        servers.rotate_left(1);
+    }
     let mut document = json!({
         "resource": resource.resource.as_str(),
-        "authorization_servers": [server.issuer.as_str()],
+        "authorization_servers": servers,
         "bearer_methods_supported": ["header"],
     });
     if let Some(members) = document.as_object_mut() {

@@ -25,6 +25,9 @@ pub struct Edits {
 pub enum Head {
     /// It is good for this token.
     Passed(Box<AccessToken>),
+    /// It has a token of one of the resource's own authorization servers, or says so: the resource is
+    /// asked to judge it.
+    Foreign,
     /// A CORS preflight, answered here.
     Preflight(Reply),
 }
@@ -87,6 +90,9 @@ pub fn check_head(
     }
     let (scheme, presented) = presented(request)?;
     let issuer = server.issuer.as_str();
+    if !accept.other_authorization_servers.is_empty() && !access_token::is_ours(presented, issuer) {
+        return Ok(Head::Foreign);
+    }
     let audience = resource.resource.as_str();
     let token =
         access_token::verify(presented, &server.keys, issuer, audience, now, server.rules.skew)
@@ -100,6 +106,14 @@ pub fn check_head(
 /// client's travels on, nor anything it put where one of ours could stand.
 pub fn edits(accept: &Accept, request: &Request, swapped: Vec<(String, Secret)>) -> Edits {
     Edits { remove: credential_headers(request, &accept.own_headers()), set: swapped }
+}
+
+/// What becomes of the head of a request with a foreign token: the token stays, and nothing the client
+/// put where a credential of ours could stand.
+pub fn foreign_edits(accept: &Accept, request: &Request) -> Edits {
+    let mut edits = edits(accept, request, Vec::new());
+    edits.remove.retain(|name| !matches!(name.as_str(), "authorization" | "dpop" | "cookie"));
+    edits
 }
 
 /// The fields of `request` that must not travel on: credentials, those named in `more`, and names

@@ -83,7 +83,8 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
         let well_known = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
         if let Kind::Accept(accept) = &resource.kind
             && resource.resource.is_at(request.authority())
-            && path == well_known.path()
+            && (path == well_known.path()
+                || accept.metadata_at_root && path == names::WELL_KNOWN_PROTECTED_RESOURCE)
         {
             let body = metadata::protected_resource(server, resource, accept);
             return document(body, 3600).map(Some);

@@ -380,6 +380,12 @@ pub struct Accept {
     pub max_auth_age: Option<u64>,
     /// What its tokens must be bound to.
     pub binding: Option<Binding>,
+    /// Authorization servers of its own, whose tokens it checks itself.
+    pub other_authorization_servers: Vec<Url>,
+    /// Whether metadata names those before us.
+    pub others_first: bool,
+    /// Whether its metadata is at the root of its host too.
+    pub metadata_at_root: bool,
 }
 
 /// What a token is bound to.

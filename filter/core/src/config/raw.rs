@@ -322,6 +322,12 @@ pub(super) struct Accept {
     pub required_acr: Vec<String>,
     pub max_auth_age: Option<u64>,
     pub bound_tokens: Option<Binding>,
+    #[serde(default)]
+    pub other_authorization_servers: Vec<String>,
+    #[serde(default)]
+    pub others_first: bool,
+    #[serde(default)]
+    pub metadata_at_root: bool,
 }
 
 /// What the tokens of a resource must be bound to.

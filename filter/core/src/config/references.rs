@@ -42,6 +42,23 @@ pub(super) fn check(
         _ => {}
     }
     for (index, resource) in resources.iter().enumerate() {
+        let Kind::Accept(accept) = &resource.kind else {
+            continue;
+        };
+        let path = format!("resources[{index}].accept");
+        let ours = server.map(|server| &server.issuer);
+        if accept.other_authorization_servers.iter().any(|other| Some(other) == ours) {
+            let path = format!("{path}.other_authorization_servers");
+            return fail(path, "is our own `authorization_server.issuer`");
+        }
+        let same_host =
+            |other: &&Rc<Resource>| other.resource.origin() == resource.resource.origin();
+        if accept.metadata_at_root && resources.iter().filter(same_host).count() > 1 {
+            let path = format!("{path}.metadata_at_root");
+            return fail(path, "is for a host with one resource");
+        }
+    }
+    for (index, resource) in resources.iter().enumerate() {
         if let (Kind::Accept(accept), Some(server)) = (&resource.kind, server)
             && accept.binding == Some(Binding::Certificate)
             && !server.reads_certificates

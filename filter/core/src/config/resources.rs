@@ -147,6 +147,9 @@ impl Reading<'_> {
             scopes: granted,
             default_scopes,
             allowed_origins: raw.allowed_origins.clone(),
+            other_authorization_servers: self.others(path, raw)?,
+            others_first: raw.others_first,
+            metadata_at_root: raw.metadata_at_root,
             binding: raw.bound_tokens.map(|binding| match binding {
                 raw::Binding::Dpop => Binding::Dpop,
                 raw::Binding::Certificate => Binding::Certificate,
@@ -160,6 +163,21 @@ impl Reading<'_> {
             required_acr: raw.required_acr.clone(),
             max_auth_age: raw.max_auth_age,
         })
+    }
+}
+
+impl Reading<'_> {
+    /// The resource's own authorization servers: EMA comes beside them, it does not take their place.
+    fn others(&self, path: &str, raw: &raw::Accept) -> Result<Vec<Url>> {
+        let mut others = Vec::new();
+        for (index, issuer) in raw.other_authorization_servers.iter().enumerate() {
+            let path = format!("{path}.other_authorization_servers[{index}]");
+            others.push(self.url(&path, issuer)?);
+        }
+        if raw.others_first && others.is_empty() {
+            return fail(format!("{path}.others_first"), "needs `other_authorization_servers`");
+        }
+        Ok(others)
     }
 }
 

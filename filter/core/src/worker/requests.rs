@@ -47,7 +47,7 @@ impl Worker {
         let asker = Asker { surface, request_id: request.id().to_owned() };
         match judged {
             Err(error) => self.refuse(stream, &error, &asker, &mut todo),
-            Ok(Judged::Reply(reply)) => todo.push(Todo::Conclude(stream, Verdict::Reply(reply))),
+            Ok(Judged::Now(verdict)) => todo.push(Todo::Conclude(stream, verdict)),
             Ok(Judged::Goes(purpose, Some(limit))) if has_body => {
                 let deadline = moment.now.saturating_add(STREAM_DEADLINE);
                 let latest = moment.now.saturating_add(BODY_DEADLINE);
@@ -213,8 +213,8 @@ impl Worker {
 
 /// What is known of a request by its head.
 enum Judged {
-    /// It is answered at once.
-    Reply(Reply),
+    /// All there is to know.
+    Now(Verdict),
     /// It goes on; with its body, of up to so many bytes, if that matters.
     Goes(Purpose, Option<usize>),
 }
@@ -224,7 +224,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
     let config = &site.config;
     match routes::route(config, request) {
         Err(error) => (Surface::Other, Err(error)),
-        Ok(Route::Document(reply)) => (Surface::Other, Ok(Judged::Reply(reply))),
+        Ok(Route::Document(reply)) => (Surface::Other, Ok(Judged::Now(Verdict::Reply(reply)))),
         Ok(Route::TokenEndpoint) => {
             let issuer = config.authorization_server.as_ref().map(|server| server.issuer.as_str());
             let judged = token_endpoint::check_head(site, request, now);
@@ -240,7 +240,12 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
                 let judged = server.and_then(|server| {
                     let at = (&*resource, &**accept);
                     match resource_server::check_head(site, server, at, request, now)? {
-                        Head::Preflight(reply) => Ok(Judged::Reply(reply)),
+                        Head::Preflight(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
+                        Head::Foreign => {
+                            let edits = resource_server::foreign_edits(accept, request);
+                            let after = AfterResponse::default();
+                            Ok(Judged::Now(Verdict::Forward(edits, after)))
+                        }
                         Head::Passed(token) => {
                             let limit = check_use(server, accept, &token, request, now)?;
                             let (resource, accept) = (resource.clone(), accept.clone());
@@ -293,7 +298,8 @@ async fn serve(
             let Upgraded { edits, key, made_at } =
                 upgrade::handle(ctx, site, upgrade, request).await?;
             let token = Some((key, made_at));
-            Ok(Verdict::Forward(edits, AfterResponse { token, ..AfterResponse::default() }))
+            let hide = vec!["www-authenticate".to_owned()];
+            Ok(Verdict::Forward(edits, AfterResponse { token, hide, ..AfterResponse::default() }))
         }
     }
 }
@@ -312,7 +318,9 @@ async fn accepted(
     let swapped = backend::swap(&ctx, &site, server, resource, accept, token).await?;
     let origin = resource_server::allowed_origin(resource, accept, request);
     // Cookies and challenges of the backend are between it and us; it may echo what we sent, too.
-    let hide = ["set-cookie", "proxy-authenticate"].into_iter().chain(accept.own_headers());
+    let hide = ["set-cookie", "www-authenticate", "proxy-authenticate"]
+        .into_iter()
+        .chain(accept.own_headers());
     let binds = accept.mcp.as_ref().is_some_and(|mcp| mcp.bind_sessions);
     let hide = hide.chain(binds.then_some(call::SESSION_HEADER));
     let after = AfterResponse {

@@ -12,7 +12,8 @@ use crate::session::OwnedHolder;
 pub struct AfterResponse {
     /// Whether the credential the server refuses is ours and not the client's: a 401 is a 502 then.
     pub credential_is_ours: bool,
-    /// Header fields that the client must not see.
+    /// Header fields that the client must not see. A challenge would send it to an authorization server
+    /// that is none of its business.
     pub hide: Vec<String>,
     /// The page that asks, and may read the answer.
     pub origin: Option<String>,
@@ -36,8 +37,7 @@ impl Worker {
     /// The upstream server answered with `headers` a request that was forwarded with `after`, at `now`
     /// (seconds since the epoch).
     ///
-    /// A challenge never travels on: it would send the client to an authorization server that is none
-    /// of its business. A token that was refused is not used again, by any worker.
+    /// A token that was refused is not used again, by any worker.
     pub fn response(
         &mut self,
         after: &AfterResponse,
@@ -46,7 +46,6 @@ impl Worker {
     ) -> (ResponseEdits, Vec<Todo>) {
         let refused = headers.sole(":status") == Some(b"401");
         let mut edits = ResponseEdits::default();
-        edits.remove.push("www-authenticate".to_owned());
         edits.remove.extend(after.hide.iter().cloned());
         edits.set.extend(after.origin.iter().flat_map(|origin| cors(origin)));
         if refused && after.credential_is_ours {
