@@ -56,6 +56,11 @@ impl<'a> Received<'a> {
         claims::identifier(&self.0.claims, "sub")
     }
 
+    /// Whether `keys` has a key that could have signed it.
+    pub fn is_known_to(&self, keys: &KeySet) -> bool {
+        keys.knows(&self.0)
+    }
+
     /// Signature and claims (RFC 7523 §3): issued by the client about itself, for us alone, near its
     /// end, with a `jti`.
     ///

@@ -1,48 +1,72 @@
 //! Authentication of clients at our token endpoint (RFC 6749 §2.3): `client_secret_basic`,
-//! `client_secret_post`, `private_key_jwt`,
-//! `tls_client_auth` and `self_signed_tls_client_auth`.
+//! `client_secret_post`, `private_key_jwt`, `tls_client_auth` and `self_signed_tls_client_auth`; `none`
+//! for clients with metadata that say so.
 
 use crate::client_assertion::{Expected, Received};
 use crate::client_certificate::ClientCertificate;
+use crate::client_discovery::{self, Described};
 use crate::config::{AuthorizationServer, RegisteredClient, RegisteredCredential};
 use crate::digest::sha256;
 use crate::error::{ClientFault, Error};
+use crate::flow::Ctx;
 use crate::form::{self, Form};
 use crate::http::Request;
+use crate::jwk::KeySet;
 use crate::jws::{Algorithm, Fault};
 use crate::names;
 use crate::replay::{self, Spend};
 use crate::secret::same_digest;
-use crate::store::Store;
+use crate::site::Site;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::rc::Rc;
 
 /// Algorithms that client assertions may be signed with, as published in our metadata.
 pub const CLIENT_ASSERTION_ALGORITHMS: &[Algorithm] =
     &[Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::EdDSA];
 
-/// A client that proved who it is.
-pub struct Client<'a> {
+/// A client that proved who it is, unless it [`Client::is_public`].
+pub struct Client {
     /// Its `client_id`.
-    pub id: &'a str,
-    /// Its registration.
-    pub registration: &'a RegisteredClient,
+    pub id: String,
+    /// Its registration, or what its metadata document says in the place of one.
+    pub registration: Rc<RegisteredClient>,
+    /// Whether it may use the JWT bearer grant: its document may list other grants only.
+    pub may_use_jwt_bearer: bool,
+}
+
+impl Client {
+    /// Whether it proved nothing: whoever has a grant of its may be anybody.
+    pub fn is_public(&self) -> bool {
+        matches!(self.registration.credential, RegisteredCredential::Public)
+    }
+
+    fn registered((id, registration): (&String, &Rc<RegisteredClient>)) -> Self {
+        let (id, registration) = (id.clone(), registration.clone());
+        Self { id, registration, may_use_jwt_bearer: true }
+    }
+
+    fn described(id: &str, Described { registration, may_use_jwt_bearer }: Described) -> Self {
+        Self { id: id.to_owned(), registration, may_use_jwt_bearer }
+    }
 }
 
 /// The client that sent this request.
 ///
-/// Exactly one method, the one it is registered for; well-formed; a registered client that proves
-/// itself; and a `client_id` parameter, if there is one, that names the same client. A request
-/// without any credential comes from a public client, which is refused.
+/// Exactly one method, the one it is registered for; well-formed; a client that is registered, or
+/// whose metadata document is at a listed host, and that proves itself; and a `client_id` parameter, if
+/// there is one, that names the same client. A request without any credential comes from a public
+/// client, which is refused unless its document and the configuration let it be one.
 ///
-/// A client assertion is spent by this: it counts once, until it ends.
-pub fn authenticate<'a>(
+/// A client assertion is spent by this: it counts once, until it ends. Does *not* check that the client
+/// may use a grant, nor that a public client's grant is bound to a key.
+pub async fn authenticate(
+    ctx: &Ctx,
+    site: &Site,
+    server: &AuthorizationServer,
     request: &Request,
     form: &Form,
-    server: &'a AuthorizationServer,
-    store: &dyn Store,
-    now: u64,
-) -> Result<Client<'a>, Error> {
+) -> Result<Client, Error> {
     let header = request.headers.all("authorization").collect::<Vec<_>>();
     let secret = form.get("client_secret");
     let assertion = form.get("client_assertion").or(form.get("client_assertion_type"));
@@ -55,16 +79,26 @@ pub fn authenticate<'a>(
         return Err(Error::SeveralClientAuthentications);
     }
     let client = match (header.first(), secret) {
-        _ if assertion.is_some() => by_assertion(form, server, store, now)?,
+        _ if assertion.is_some() => by_assertion(ctx, site, server, form).await?,
         (Some(header), _) => {
             let (id, secret) = basic(header).ok_or(Error::Client(ClientFault::MalformedBasic))?;
-            by_secret(&id, &secret, server)?
+            match secret.as_str() {
+                // RFC 6749 §2.3.1: a client without a secret may send an empty one.
+                "" if !server.clients.contains_key(&id) => by_nothing(ctx, server, &id).await?,
+                secret => by_secret(&id, secret, server)?,
+            }
         }
         (None, Some(secret)) => {
             let id = form.get("client_id").ok_or(Error::Client(ClientFault::NoCredential))?;
             by_secret(id, secret, server)?
         }
-        (None, None) => by_certificate(form, request.certificate.as_ref(), server)?,
+        (None, None) => {
+            let named = form.get("client_id").unwrap_or_default();
+            match by_certificate(named, request.certificate.as_ref(), server)? {
+                Some(client) => client,
+                None => by_nothing(ctx, server, named).await?,
+            }
+        }
     };
     if form.get("client_id").is_some_and(|named| named != client.id) {
         return Err(Error::Client(ClientFault::Mismatch));
@@ -72,11 +106,21 @@ pub fn authenticate<'a>(
     Ok(client)
 }
 
-fn by_secret<'a>(
-    id: &str,
-    secret: &str,
-    server: &'a AuthorizationServer,
-) -> Result<Client<'a>, Error> {
+/// A public client. Nothing is fetched where none is admitted.
+async fn by_nothing(ctx: &Ctx, server: &AuthorizationServer, id: &str) -> Result<Client, Error> {
+    let documents = server.client_documents.as_ref();
+    let admitted = documents.is_some_and(|documents| documents.allow_public)
+        && !server.clients.contains_key(id);
+    let fetch = client_discovery::find(server, id).filter(|_| admitted);
+    let fetch = fetch.ok_or(Error::Client(ClientFault::NoCredential))?;
+    let client = Client::described(id, client_discovery::described(ctx, &fetch, &|_| true).await?);
+    match client.is_public() {
+        true => Ok(client),
+        false => Err(Error::Client(ClientFault::MethodNotRegistered)),
+    }
+}
+
+fn by_secret(id: &str, secret: &str, server: &AuthorizationServer) -> Result<Client, Error> {
     let registered = server.clients.get_key_value(id);
     // An unknown client costs the same work as a wrong secret.
     let expected = match registered.map(|(_, client)| &client.credential) {
@@ -85,72 +129,72 @@ fn by_secret<'a>(
     };
     let proven = same_digest(&sha256(secret.as_bytes()), &expected);
     match registered {
-        Some((id, registration)) if proven => Ok(Client { id, registration }),
+        Some(registered) if proven => Ok(Client::registered(registered)),
         _ => Err(Error::Client(ClientFault::NotAuthenticated)),
     }
 }
 
 /// RFC 8705 §2: the client names itself, and the connection's certificate is the one it is registered
-/// with. Only clients that are registered for that are looked at: a certificate alone is no request
-/// to be known by it.
-fn by_certificate<'a>(
-    form: &Form,
+/// with. `None` if it is not registered for that: a certificate alone is no request to be known by it.
+fn by_certificate(
+    named: &str,
     certificate: Option<&ClientCertificate>,
-    server: &'a AuthorizationServer,
-) -> Result<Client<'a>, Error> {
-    let (Some(named), Some(certificate)) = (form.get("client_id"), certificate) else {
-        return Err(Error::Client(ClientFault::NoCredential));
+    server: &AuthorizationServer,
+) -> Result<Option<Client>, Error> {
+    let Some(client) = server.clients.get_key_value(named) else {
+        return Ok(None);
     };
-    match server.clients.get_key_value(named) {
-        Some((id, registration)) => match &registration.credential {
-            RegisteredCredential::Certificate(registered) if registered.matches(certificate) => {
-                Ok(Client { id, registration })
-            }
-            RegisteredCredential::Certificate(_) => {
-                Err(Error::Client(ClientFault::NotAuthenticated))
-            }
-            _ => Err(Error::Client(ClientFault::NoCredential)),
-        },
-        None => Err(Error::Client(ClientFault::NoCredential)),
+    let RegisteredCredential::Certificate(registered) = &client.1.credential else {
+        return Ok(None);
+    };
+    match certificate.is_some_and(|certificate| registered.matches(certificate)) {
+        true => Ok(Some(Client::registered(client))),
+        false => Err(Error::Client(ClientFault::NotAuthenticated)),
     }
 }
 
 /// RFC 7521 §4.2, RFC 7523 §2.2. Whatever is wrong with the assertion is `invalid_client`, never
 /// `invalid_grant` (RFC 7523 §3.2).
-fn by_assertion<'a>(
+async fn by_assertion(
+    ctx: &Ctx,
+    site: &Site,
+    server: &AuthorizationServer,
     form: &Form,
-    server: &'a AuthorizationServer,
-    store: &dyn Store,
-    now: u64,
-) -> Result<Client<'a>, Error> {
+) -> Result<Client, Error> {
     let fault = |fault| Error::Client(ClientFault::Assertion(fault));
     if form.get("client_assertion_type") != Some(names::CLIENT_ASSERTION_TYPE) {
         return Err(Error::Client(ClientFault::MethodNotOffered));
     }
     let assertion = form.get("client_assertion").unwrap_or_default().as_bytes();
     let received = Received::parse(assertion, CLIENT_ASSERTION_ALGORITHMS).map_err(fault)?;
-    let registered = server.clients.get_key_value(received.subject().map_err(fault)?);
-    let Some((id, registration)) = registered else {
-        return Err(Error::Client(ClientFault::NotAuthenticated));
+    let id = received.subject().map_err(fault)?;
+    let client = match server.clients.get_key_value(id) {
+        Some(registered) => Client::registered(registered),
+        None => {
+            let fetch = client_discovery::find(server, id);
+            let fetch = fetch.ok_or(Error::Client(ClientFault::NotAuthenticated))?;
+            let knows = |keys: &KeySet| received.is_known_to(keys);
+            Client::described(id, client_discovery::described(ctx, &fetch, &knows).await?)
+        }
     };
-    let RegisteredCredential::Keys(keys) = &registration.credential else {
+    let RegisteredCredential::Keys(keys) = &client.registration.credential else {
         return Err(Error::Client(ClientFault::MethodNotRegistered));
     };
     let expected = Expected {
-        client_id: id,
+        client_id: &client.id,
         issuer: server.issuer.as_str(),
         token_endpoint: server
             .accept_token_endpoint_audience
             .then_some(server.token_endpoint.as_str()),
-        now,
+        now: ctx.now(),
         skew: server.rules.skew,
     };
     let once = received.verify(keys, &expected).map_err(fault)?;
     let until = once.expires_at.saturating_add(server.rules.skew).saturating_add(1);
     let kind = replay::Kind::ClientAssertion;
-    let name = replay::name(server.issuer.as_str(), id, &once.jti, 0);
-    match replay::spend(store, kind, &name, until, now) {
-        Ok(Spend::First) => Ok(Client { id, registration }),
+    let name = replay::name(server.issuer.as_str(), &client.id, &once.jti, 0);
+    match replay::spend(&*site.store, kind, &name, until, ctx.now()) {
+        Ok(Spend::First) => Ok(client),
         Ok(Spend::Again) => Err(fault(Fault::Replayed)),
         Ok(Spend::Full) | Err(_) => Err(Error::ReplayStore),
     }

@@ -106,7 +106,9 @@ pub async fn token_endpoint(ctx: &Ctx, site: &Site, party: &Rc<Party>) -> Result
 }
 
 /// A GET that is tried once more if nothing came back. Redirects are not followed.
-async fn get(ctx: &Ctx, site: &Site, party: &Party, url: &Url) -> Result<Answer, JobError> {
+///
+/// [`JobError::BadAnswer`] for every status but 200, 429 and 5xx. Does *not* look at the media type.
+pub async fn get(ctx: &Ctx, site: &Site, party: &Party, url: &Url) -> Result<Answer, JobError> {
     let callout = Callout::get_json(&party.cluster, url);
     let answer = match ctx.call(callout.clone()).await {
         Err(CallFailed::NoAnswer) => ctx.call(callout).await,
@@ -139,7 +141,8 @@ fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {
     }
 }
 
-fn max_age(answer: &Answer) -> Option<u64> {
+/// `max-age` of the answer's `cache-control`, in seconds (RFC 9111 §5.2.2.1).
+pub fn max_age(answer: &Answer) -> Option<u64> {
     let header = answer.headers.text("cache-control")?;
     header.split(',').find_map(|directive| directive.trim().strip_prefix("max-age=")?.parse().ok())
 }

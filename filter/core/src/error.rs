@@ -51,6 +51,10 @@ pub enum Error {
     SeveralClientAuthentications,
     /// The client is unknown or did not prove who it is.
     Client(ClientFault),
+    /// The client's metadata document, or its keys, cannot be had now.
+    ClientMetadataUnavailable,
+    /// The client's metadata does not list the grant it uses.
+    UnauthorizedClient,
     /// `scope` is no list of scope tokens.
     ScopeSyntax,
     /// `authorization_details` are not offered.
@@ -66,6 +70,8 @@ pub enum Error {
     IdJag(Fault),
     /// The keys of the ID-JAG's issuer cannot be had.
     KeysUnavailable,
+    /// A client that proves nothing, with a grant that is bound to no key.
+    PublicClientUnbound,
     /// The requested `resource` is not one, not governed here, or not in the grant.
     Target,
     /// The user authenticated too weakly, or too long ago (RFC 9470, ID-JAG §9.2).
@@ -139,6 +145,8 @@ pub enum ClientFault {
     NotAuthenticated,
     /// `client_id` is another client's.
     Mismatch,
+    /// The metadata document that the `client_id` names is not there, or not sound.
+    Metadata,
 }
 
 impl Error {
@@ -171,6 +179,10 @@ impl Error {
             Self::Client(ClientFault::Assertion(fault)) => fault.code(),
             Self::Client(ClientFault::NotAuthenticated) => "client_not_authenticated",
             Self::Client(ClientFault::Mismatch) => "client_id_mismatch",
+            Self::Client(ClientFault::Metadata) => "client_metadata",
+            Self::ClientMetadataUnavailable => "client_metadata_unavailable",
+            Self::UnauthorizedClient => "client_grant_type",
+            Self::PublicClientUnbound => "public_client_unbound",
             Self::ScopeSyntax => "scope_syntax",
             Self::AuthorizationDetails => "authorization_details",
             Self::Dpop { fault, .. } => fault.code(),

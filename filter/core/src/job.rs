@@ -1,8 +1,8 @@
 //! Jobs: what runs once for the whole process, and whose results all workers share.
 
-use crate::backend;
 use crate::digest::{Key, hex};
 use crate::exchange::Exchange;
+use crate::{backend, client_discovery};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -17,6 +17,8 @@ pub enum Job {
     Exchange(Rc<Exchange>),
     /// Get a token for a backend from its authorization server.
     Backend(Rc<backend::Fetch>),
+    /// Fetch what a client says about itself, and its keys (Client ID Metadata Document).
+    ClientMetadata(Rc<client_discovery::Fetch>),
 }
 
 impl Job {
@@ -27,6 +29,7 @@ impl Job {
             Self::Keys(party) => party.document_key("keys"),
             Self::Exchange(exchange) => exchange.key,
             Self::Backend(fetch) => fetch.key,
+            Self::ClientMetadata(fetch) => fetch.key,
         }
     }
 
@@ -38,6 +41,7 @@ impl Job {
                 Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
             Self::Exchange(_) | Self::Backend(_) => Place::of_token(key),
+            Self::ClientMetadata(_) => Place::of_client(key),
         }
     }
 }
@@ -56,6 +60,13 @@ impl Place {
     pub fn of_token(key: &Key) -> Self {
         let bucket = key.first().copied().unwrap_or_default();
         Self { key: format!("jagway/token/{bucket:x}"), ways: 16 }
+    }
+
+    /// Where the metadata of a client lies. Whoever can name a URL causes these before anything is
+    /// proven, so there are fewer, and what lies there is small: 256 clients.
+    fn of_client(key: &Key) -> Self {
+        let bucket = key.first().copied().unwrap_or_default() % 32;
+        Self { key: format!("jagway/client/{bucket:x}"), ways: 8 }
     }
 }
 

@@ -21,7 +21,7 @@
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
 //!   [`peers`] what workers share through a [`store`].
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
-//!   [`client_metadata`].
+//!   [`client_metadata`], which [`client_discovery`] fetches.
 //! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
 //!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
@@ -36,6 +36,7 @@ pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_certificate;
 pub mod client_credential;
+pub mod client_discovery;
 pub mod client_metadata;
 pub mod config;
 pub mod confirmation;

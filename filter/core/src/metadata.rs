@@ -32,6 +32,13 @@ pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Va
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
     });
     if let Some(members) = document.as_object_mut() {
+        if let Some(documents) = &server.client_documents {
+            members.insert("client_id_metadata_document_supported".into(), true.into());
+            let methods = members.get_mut("token_endpoint_auth_methods_supported");
+            if let Some(methods) = methods.and_then(Value::as_array_mut) {
+                methods.extend(documents.allow_public.then(|| "none".into()));
+            }
+        }
         if !scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(scopes));
         }

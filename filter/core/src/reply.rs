@@ -159,6 +159,9 @@ fn words(error: &Error) -> Words {
             (400, "invalid_request", "more than one client authentication")
         }
         Error::Client(_) => (401, "invalid_client", "client authentication failed"),
+        Error::UnauthorizedClient => {
+            (400, "unauthorized_client", "this client's metadata does not list this grant type")
+        }
         Error::ScopeSyntax => (400, "invalid_scope", "malformed scope"),
         Error::AuthorizationDetails => {
             (400, "invalid_authorization_details", "authorization_details are not offered")
@@ -170,10 +173,10 @@ fn words(error: &Error) -> Words {
         Error::Denied { status: Some(status) } => {
             (*status, "access_denied", "this user or client may not have this")
         }
-        Error::IdJag(_) | Error::Denied { status: None } => {
+        Error::IdJag(_) | Error::PublicClientUnbound | Error::Denied { status: None } => {
             (400, "invalid_grant", "the assertion is not acceptable")
         }
-        Error::KeysUnavailable | Error::ReplayStore => {
+        Error::KeysUnavailable | Error::ClientMetadataUnavailable | Error::ReplayStore => {
             (503, "temporarily_unavailable", "try again later")
         }
         Error::Target => (400, "invalid_target", "the resource is not acceptable"),

@@ -9,6 +9,7 @@ use crate::access_token;
 use crate::client_authentication::{Client, authenticate};
 use crate::config::{Accept, AuthorizationServer, Config, Holder, Kind};
 use crate::digest::{base64url, short_digest};
+use crate::dpop;
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
@@ -79,7 +80,10 @@ pub async fn handle(
         Some(_) => return Err(Error::UnsupportedGrantType),
     };
 
-    let client = authenticate(&request, &form, server, &*site.store, ctx.now())?;
+    let client = authenticate(&ctx, &site, server, &request, &form).await?;
+    if !client.may_use_jwt_bearer {
+        return Err(Error::UnauthorizedClient);
+    }
     let limit = server.per_client_per_minute;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
     if !site.limits.borrow_mut().admit(who, limit, ctx.now()) {
@@ -95,13 +99,21 @@ pub async fn handle(
     let uri = server.token_endpoint.as_str();
     let proof = possession::proof(&site, server, &request, uri, None, ctx.now())?;
     let proof = proof.as_ref();
+    if client.registration.dpop_bound && proof.is_none() {
+        // RFC 9449 §5.2
+        return Err(Error::Dpop { fault: dpop::Fault::Missing, nonce: None });
+    }
 
     let rules = &server.rules;
     let trusts = &client.registration.identity_providers;
     let certificate = request.certificate.as_ref();
-    let presenter = Presenter { client_id: client.id, trusts, proof, certificate };
+    let presenter = Presenter { client_id: &client.id, trusts, proof, certificate };
     let governed = |name: &str| find(&site.config, name).is_some();
     let grant = grant::verify(&ctx, &site, rules, &presenter, assertion, &governed).await?;
+    // ID-JAG §9.1: anybody can name the URL of a public client; the key says that it is this one.
+    if client.is_public() && !grant.id_jag.claims.contains_key("cnf") {
+        return Err(Error::PublicClientUnbound);
+    }
 
     let (resource, accept) = target(&site.config, &grant.id_jag, &requested)?;
     let confirmation = possession::binding(&grant, accept, &request, proof)?;
@@ -122,7 +134,7 @@ pub async fn handle(
             issuer: server.issuer.as_str(),
             resource,
             subject: &subject,
-            client_id: client.id,
+            client_id: &client.id,
             scope: &scope,
             authentication: &grant.id_jag.authentication,
             confirmation: confirmation.as_ref(),
@@ -230,7 +242,7 @@ fn target<'a>(
 /// backend for this user. A user whom only a linked e-mail address finds goes by that.
 fn entitled(
     server: &AuthorizationServer,
-    client: &Client<'_>,
+    client: &Client,
     resource: &str,
     accept: &Accept,
     mut subject: Subject,

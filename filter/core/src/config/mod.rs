@@ -1,6 +1,7 @@
 //! The configuration as the request path uses it: checked, resolved, nothing left to doubt.
 
 mod build;
+mod client_documents;
 mod credentials;
 mod document;
 mod fields;
@@ -90,6 +91,9 @@ impl Config {
                 }
             }
         }
+        let server = self.authorization_server.iter();
+        let documents = server.filter_map(|server| server.client_documents.as_ref());
+        parties.extend(documents.flat_map(|all| all.hosts.values()).map(|host| &*host.party));
         let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
         let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
         let server = self.authorization_server.iter();
@@ -204,7 +208,7 @@ pub struct GrantRules {
 }
 
 /// An identity provider that may speak for a client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trust {
     /// The identity provider.
     pub provider: Rc<IdentityProvider>,
@@ -270,7 +274,30 @@ pub struct AuthorizationServer {
     /// See `per_source_per_minute`.
     pub per_client_per_minute: Option<u32>,
     /// Clients by `client_id`.
-    pub clients: BTreeMap<String, RegisteredClient>,
+    pub clients: BTreeMap<String, Rc<RegisteredClient>>,
+    /// Clients besides, whose `client_id` is the URL of their metadata.
+    pub client_documents: Option<ClientDocuments>,
+}
+
+/// Whose Client ID Metadata Documents are read.
+pub struct ClientDocuments {
+    /// By host, and port if there is one, as it stands in the URL: no other is ever called.
+    pub hosts: BTreeMap<String, Rc<DocumentHost>>,
+    /// Whether a client that proves nothing may redeem a grant that is bound to a key.
+    pub allow_public: bool,
+    /// Whether URLs may be plain `http`, and name addresses and ports.
+    pub allow_http: bool,
+}
+
+/// A host that clients have their metadata at, and what holds for them all.
+#[derive(Debug)]
+pub struct DocumentHost {
+    /// How to reach it; it issues nothing, so its origin stands for an issuer identifier.
+    pub party: Rc<Party>,
+    /// The identity providers that may speak for its clients.
+    pub identity_providers: Vec<Trust>,
+    /// Resources they may have tokens for; empty: all.
+    pub resources: Vec<String>,
 }
 
 /// How DPoP (RFC 9449) is offered. Proofs are honoured in any case.
@@ -292,6 +319,8 @@ pub struct RegisteredClient {
     pub identity_providers: Vec<Trust>,
     /// Resources it may have tokens for; empty: all.
     pub resources: Vec<String>,
+    /// `dpop_bound_access_tokens` (RFC 9449 §5.2): it gets no token that is not bound.
+    pub dpop_bound: bool,
 }
 
 /// How a client proves itself at our token endpoint.
@@ -302,6 +331,8 @@ pub enum RegisteredCredential {
     Keys(KeySet),
     /// With a certificate (`tls_client_auth`, `self_signed_tls_client_auth`).
     Certificate(RegisteredCertificate),
+    /// Not at all (`none`), as its metadata document says.
+    Public,
 }
 
 /// One MCP server.

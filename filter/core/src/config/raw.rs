@@ -129,7 +129,26 @@ pub(super) struct AuthorizationServer {
     pub replay_store: Option<ReplayStore>,
     pub dpop: Option<Dpop>,
     pub mutual_tls: Option<MutualTls>,
+    #[serde(default)]
     pub clients: BTreeMap<String, RegisteredClient>,
+    pub client_id_metadata_documents: Option<ClientDocuments>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientDocuments {
+    pub hosts: BTreeMap<String, DocumentHost>,
+    #[serde(default)]
+    pub allow_public: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DocumentHost {
+    pub cluster: String,
+    pub identity_providers: Vec<Trust>,
+    #[serde(default)]
+    pub resources: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -199,6 +218,8 @@ pub(super) struct RegisteredClient {
     pub private_key_jwt: Option<RegisteredKeys>,
     pub tls_client_auth: Option<TlsClientAuth>,
     pub self_signed_tls_client_auth: Option<SelfSigned>,
+    #[serde(default)]
+    pub dpop_bound_access_tokens: bool,
     pub identity_providers: Vec<Trust>,
     #[serde(default)]
     pub resources: Vec<String>,

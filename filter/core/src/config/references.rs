@@ -1,7 +1,7 @@
 //! What can only be seen with the whole document in view.
 
 use super::fields::{Result, fail};
-use super::{AuthorizationServer, Binding, Kind, Resource, raw};
+use super::{AuthorizationServer, Binding, Kind, Resource, client_documents, raw};
 use crate::http::Url;
 use crate::names;
 use std::collections::BTreeSet;
@@ -77,6 +77,16 @@ pub(super) fn check(
             return fail(format!("authorization_server.clients.{id}.resources"), problem);
         }
     }
+    for (name, host) in document_hosts(raw) {
+        let accepted = |name: &String| {
+            let mut named = resources.iter().filter(|resource| resource.resource.as_str() == name);
+            named.any(|resource| matches!(resource.kind, Kind::Accept(_)))
+        };
+        if let Some(index) = host.resources.iter().position(|name| !accepted(name)) {
+            let path = format!("{}.hosts.{name}.resources[{index}]", client_documents::PATH);
+            return fail(path, "is not the `resource` of an entry with `accept`");
+        }
+    }
     let mut issuers = BTreeSet::new();
     for (name, provider) in &raw.identity_providers {
         let path = format!("identity_providers.{name}");
@@ -90,8 +100,9 @@ pub(super) fn check(
         let upgrades = raw.resources.iter().filter_map(|resource| resource.upgrade.as_ref());
         let used_by_upgrade = upgrades.clone().any(|upgrade| upgrade.identity_provider == *name);
         let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
-        let mut used_by_client = clients.flat_map(|client| &client.identity_providers);
-        let used_by_client = used_by_client.any(|used| used.name() == name);
+        let hosts = document_hosts(raw).flat_map(|(_, host)| &host.identity_providers);
+        let used_by_client = clients.flat_map(|client| &client.identity_providers);
+        let used_by_client = used_by_client.chain(hosts).any(|used| used.name() == name);
         if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");
         }
@@ -107,4 +118,10 @@ pub(super) fn check(
         warnings.extend(idle.map(|(field, _)| format!("{path}.{field}: nothing here uses it")));
     }
     Ok(warnings)
+}
+
+fn document_hosts(raw: &raw::Document) -> impl Iterator<Item = (&String, &raw::DocumentHost)> {
+    let server = raw.authorization_server.iter();
+    let documents = server.filter_map(|server| server.client_id_metadata_documents.as_ref());
+    documents.flat_map(|documents| &documents.hosts)
 }

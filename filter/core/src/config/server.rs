@@ -64,14 +64,20 @@ impl Reading<'_> {
         for (id, client) in &raw.clients {
             let path = format!("{path}.clients.{id}");
             identifier(&path, id)?;
-            clients.insert(id.clone(), self.registered_client(&path, client, providers)?);
+            clients.insert(id.clone(), Rc::new(self.registered_client(&path, client, providers)?));
         }
-        if clients.is_empty() {
+        let client_documents = match &raw.client_id_metadata_documents {
+            None => None,
+            Some(documents) => Some(self.client_documents(documents, providers)?),
+        };
+        if clients.is_empty() && client_documents.is_none() {
             return fail(format!("{path}.clients"), "no client could ever get a token");
         }
         let used = |provider: &&Rc<IdentityProvider>| {
-            let mut all = clients.values().flat_map(|client| &client.identity_providers);
-            all.any(|trust| Rc::ptr_eq(&trust.provider, provider))
+            let of_clients = clients.values().flat_map(|client| &client.identity_providers);
+            let hosts = client_documents.iter().flat_map(|documents| documents.hosts.values());
+            let of_hosts = hosts.flat_map(|host| &host.identity_providers);
+            of_clients.chain(of_hosts).any(|trust| Rc::ptr_eq(&trust.provider, provider))
         };
         let identity_providers = providers.values().filter(used).cloned().collect();
         let rules = self.grant_rules(raw, &issuer, skew, identity_providers)?;
@@ -118,6 +124,7 @@ impl Reading<'_> {
             per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
             per_client_per_minute: limits.and_then(|limits| limits.per_client_per_minute),
             clients,
+            client_documents,
         })
     }
 
@@ -184,35 +191,12 @@ impl Reading<'_> {
         raw: &raw::RegisteredClient,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<RegisteredClient> {
-        let field = format!("{path}.identity_providers");
-        let mut chosen: Vec<Trust> = Vec::new();
-        for (index, trust) in raw.identity_providers.iter().enumerate() {
-            let field = format!("{field}[{index}]");
-            let provider = named(&field, trust.name(), providers)?;
-            if chosen.iter().any(|other| Rc::ptr_eq(&other.provider, provider)) {
-                return fail(field, "named twice");
-            }
-            let tenants = match trust {
-                raw::Trust::Whole(_) => Vec::new(),
-                raw::Trust::Tenants(trust) => {
-                    let known = &provider.subjects.tenants;
-                    let unknown = trust.tenants.iter().find(|tenant| !known.contains(tenant));
-                    if trust.tenants.is_empty() || unknown.is_some() {
-                        let problem = "must be tenants that the identity provider may speak of";
-                        return fail(format!("{field}.tenants"), problem);
-                    }
-                    trust.tenants.clone()
-                }
-            };
-            chosen.push(Trust { provider: provider.clone(), tenants });
-        }
-        if chosen.is_empty() {
-            return fail(field, "no identity provider could ever speak for this client");
-        }
+        let identity_providers = trusts(path, &raw.identity_providers, providers)?;
         Ok(RegisteredClient {
             credential: self.registered_credential(path, raw)?,
-            identity_providers: chosen,
+            identity_providers,
             resources: raw.resources.clone(),
+            dpop_bound: raw.dpop_bound_access_tokens,
         })
     }
 
@@ -257,4 +241,38 @@ impl Reading<'_> {
         };
         Ok(ReplayStore { cluster: cluster(path, &raw.cluster)?, timeout, front })
     }
+}
+
+/// Who may speak for the client or clients at `path`.
+pub(super) fn trusts(
+    path: &str,
+    raw: &[raw::Trust],
+    providers: &BTreeMap<String, Rc<IdentityProvider>>,
+) -> Result<Vec<Trust>> {
+    let field = format!("{path}.identity_providers");
+    let mut chosen: Vec<Trust> = Vec::new();
+    for (index, trust) in raw.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        let provider = named(&field, trust.name(), providers)?;
+        if chosen.iter().any(|other| Rc::ptr_eq(&other.provider, provider)) {
+            return fail(field, "named twice");
+        }
+        let tenants = match trust {
+            raw::Trust::Whole(_) => Vec::new(),
+            raw::Trust::Tenants(trust) => {
+                let known = &provider.subjects.tenants;
+                let unknown = trust.tenants.iter().find(|tenant| !known.contains(tenant));
+                if trust.tenants.is_empty() || unknown.is_some() {
+                    let problem = "must be tenants that the identity provider may speak of";
+                    return fail(format!("{field}.tenants"), problem);
+                }
+                trust.tenants.clone()
+            }
+        };
+        chosen.push(Trust { provider: provider.clone(), tenants });
+    }
+    if chosen.is_empty() {
+        return fail(field, "no identity provider could ever speak for this client");
+    }
+    Ok(chosen)
 }

@@ -7,7 +7,7 @@ use crate::flow::{self, Ask, Moment, Step, Told};
 use crate::http::{Answer, CallFailed};
 use crate::job::{Job, JobError, Value, Want};
 use crate::table::{LEASE, Look};
-use crate::{backend, discovery, exchange, peers};
+use crate::{backend, client_discovery, discovery, exchange, peers};
 use std::collections::BTreeMap;
 
 impl Worker {
@@ -44,6 +44,10 @@ impl Worker {
                 Job::Backend(fetch) => {
                     let fetch = fetch.clone();
                     flow::start(|ctx| backend::run(ctx, site, fetch), moment)
+                }
+                Job::ClientMetadata(fetch) => {
+                    let fetch = fetch.clone();
+                    flow::start(|ctx| client_discovery::run(ctx, site, fetch), moment)
                 }
             };
             self.runs = self.runs.wrapping_add(1);
