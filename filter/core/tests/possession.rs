@@ -275,6 +275,19 @@ fn a_bound_token_passes_with_its_scheme_and_a_proof_of_its_key_only() {
 }
 
 #[test]
+fn a_client_registered_for_bound_tokens_never_gets_another() {
+    let mut config = dpop_config();
+    config["authorization_server"]["clients"]["claude"]["dpop_bound_access_tokens"] = json!(true);
+    let mut process = Process::new(&config, 1);
+
+    let without = redeem(&mut process, "1", Value::Null, None);
+    let with = redeem(&mut process, "1", Value::Null, Some(&proof(3, json!({}))));
+
+    assert_eq!((status(&without), &body(&without)["error"]), (400, &json!("invalid_dpop_proof")));
+    assert_eq!(body(&with)["token_type"], "DPoP");
+}
+
+#[test]
 fn two_proofs_are_none() {
     let mut process = Process::new(&dpop_config(), 1);
     let pair = format!("{}, {}", proof(3, json!({})), proof(3, json!({ "jti": "q" })));
