@@ -45,9 +45,11 @@ impl SubjectId {
     /// The user in `value`: format `iss_sub` (RFC 9493 §3.2.3), or `complex` (OpenID Shared
     /// Signals Framework) with such a `user` and perhaps an `opaque` `tenant` (RFC 9493 §3.2.4).
     ///
-    /// A complex subject is all of its members together. One that also names a session or a device is
-    /// less than the user, and no token here says which it belongs to: [`Malformed::Unsupported`], like
-    /// any other format. [`Malformed::Member`] for a member that is not as its format describes.
+    /// A complex subject is all of its members together. One that also names a `session` is less than
+    /// the user, and no token here says which it belongs to, so it is read as the user: tokens are
+    /// short, and what is revoked too much comes back with the next grant. One that names a device is
+    /// [`Malformed::Unsupported`], like any other format. [`Malformed::Member`] for a member that is not
+    /// as its format describes; of a session, no more than its `format` is read.
     ///
     /// Does *not* check that whoever sent it may speak for the issuer it names.
     pub fn parse(value: &Value) -> Result<Self, Malformed> {
@@ -55,9 +57,12 @@ impl SubjectId {
         match format(members)? {
             "iss_sub" => iss_sub(members, None),
             "complex" => {
-                let known = |name: &String| matches!(name.as_str(), "format" | "user" | "tenant");
-                if !members.keys().all(known) {
+                let known = ["format", "user", "tenant", "session"];
+                if !members.keys().all(|name| known.contains(&name.as_str())) {
                     return Err(Malformed::Unsupported);
+                }
+                if let Some(session) = members.get("session") {
+                    format(session.as_object().ok_or(Malformed::Member)?)?;
                 }
                 let tenant = members.get("tenant").map(opaque).transpose()?;
                 let user = nested(members.get("user").ok_or(Malformed::Member)?, "iss_sub")?;
@@ -151,6 +156,7 @@ mod tests {
             (user(), None),
             (json!({ "format": "complex", "user": user() }), None),
             (json!({ "format": "complex", "user": user(), "tenant": tenant }), Some("t1")),
+            (json!({ "format": "complex", "user": user(), "session": tenant }), None),
         ];
 
         for (value, tenant) in cases {
@@ -171,10 +177,9 @@ mod tests {
             json!({ "format": "aliases", "identifiers": [user()] }),
             json!({ "format": "complex", "user": email }),
             json!({ "format": "complex", "user": { "format": "complex", "user": user() } }),
-            json!({ "format": "complex", "user": user(), "session": opaque }),
             json!({ "format": "complex", "user": user(), "device": opaque }),
+            json!({ "format": "complex", "user": user(), "session": opaque, "device": opaque }),
             json!({ "format": "complex", "user": user(), "tenant": user() }),
-            json!({ "format": "complex", "session": opaque }),
         ];
 
         for value in cases {
@@ -202,6 +207,10 @@ mod tests {
             json!({ "format": "iss_sub", "iss": "https://idp", "sub": long }),
             json!({ "format": "iss_sub", "iss": "https://idp", "sub": "alice", "email": "a@b" }),
             json!({ "format": "complex" }),
+            json!({ "format": "complex", "session": { "format": "opaque", "id": "1" } }),
+            json!({ "format": "complex", "user": user(), "session": "1" }),
+            json!({ "format": "complex", "user": user(), "session": null }),
+            json!({ "format": "complex", "user": user(), "session": { "id": "1" } }),
             json!({ "format": "complex", "user": "alice" }),
             json!({ "format": "complex", "user": user(), "tenant": "t1" }),
             json!({ "format": "complex", "user": user(), "tenant": null }),
