@@ -96,6 +96,16 @@ impl Site {
         party: &Rc<Party>,
         knows: impl Fn(&KeySet) -> bool,
     ) -> Result<Rc<KeySet>, Error> {
+        self.keys_for(ctx, party, &knows).await
+    }
+
+    /// As [`Site::keys`], once in the binary however many kinds of token ask.
+    async fn keys_for(
+        &self,
+        ctx: &Ctx,
+        party: &Rc<Party>,
+        knows: &dyn Fn(&KeySet) -> bool,
+    ) -> Result<Rc<KeySet>, Error> {
         let job = Job::Keys(party.clone());
         let (keys, made_at) = match cached(&self.keys, &job.key(), ctx.now()) {
             Some(cached) => cached,
