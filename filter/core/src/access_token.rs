@@ -6,7 +6,7 @@ use crate::digest::base64url;
 use crate::id_jag::Authentication;
 use crate::json;
 use crate::jwk::KeySet;
-use crate::jws::{self, Algorithm, Fault, HeaderRules};
+use crate::jws::{self, Algorithm, Fault, HeaderRules, Jws};
 use crate::names;
 use crate::signing::SigningKey;
 use crate::subject::Subject;
@@ -118,21 +118,8 @@ pub fn verify(
     now: u64,
     skew: u64,
 ) -> Result<AccessToken, Fault> {
-    let rules = HeaderRules {
-        typ: |typ| typ.is_some_and(|typ| jws::is_media_type(typ, names::TYP_ACCESS_TOKEN)),
-        algorithms: ALGORITHMS,
-        forbid_keys: true,
-    };
-    let jws = jws::parse(token, &rules)?;
-    // Every token of ours has a `kid`; without one this is not ours.
-    if jws.kid.is_none() {
-        return Err(Fault::KeyUnknown);
-    }
-    keys.verify(&jws)?;
+    let jws = signed(token, keys, issuer)?;
     let claims = &jws.claims;
-    if claims::identifier(claims, "iss")? != issuer {
-        return Err(Fault::Issuer);
-    }
     claims::sole_audience(claims, resource)?;
     let (issued_at, expires_at) = claims::times(claims, now, skew)?;
     let groups = json::strings(claims, "groups").map_err(|_| Fault::ClaimType("groups"))?;
@@ -150,4 +137,49 @@ pub fn verify(
         authentication: Authentication::parse(claims)?,
         confirmation: Confirmation::parse(claims)?,
     })
+}
+
+/// A token that we issued, for whatever resource and however long ago. Only [`identify`] makes one; it
+/// opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Unique identifier.
+    pub jti: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Seconds since the epoch.
+    pub expires_at: u64,
+}
+
+/// Which token of ours `token` is: `typ`, `alg`, a key of ours, signature, `iss`.
+///
+/// Does *not* check that it is good for anything: neither `aud` nor times nor revocation.
+pub fn identify(token: &[u8], keys: &KeySet, issuer: &str) -> Result<Issued, Fault> {
+    let jws = signed(token, keys, issuer)?;
+    let claims = &jws.claims;
+    let exp = json::seconds(claims, "exp").map_err(|_| Fault::ClaimType("exp"))?;
+    Ok(Issued {
+        jti: claims::identifier(claims, "jti")?.to_owned(),
+        client_id: claims::identifier(claims, "client_id")?.to_owned(),
+        expires_at: exp.ok_or(Fault::Missing("exp"))?,
+    })
+}
+
+/// `token`, if we have signed it as `issuer`.
+fn signed<'a>(token: &'a [u8], keys: &KeySet, issuer: &str) -> Result<Jws<'a>, Fault> {
+    let rules = HeaderRules {
+        typ: |typ| typ.is_some_and(|typ| jws::is_media_type(typ, names::TYP_ACCESS_TOKEN)),
+        algorithms: ALGORITHMS,
+        forbid_keys: true,
+    };
+    let jws = jws::parse(token, &rules)?;
+    // Every token of ours has a `kid`; without one this is not ours.
+    if jws.kid.is_none() {
+        return Err(Fault::KeyUnknown);
+    }
+    keys.verify(&jws)?;
+    if claims::identifier(&jws.claims, "iss")? != issuer {
+        return Err(Fault::Issuer);
+    }
+    Ok(jws)
 }

@@ -8,6 +8,8 @@ use crate::form;
 use crate::job::JobError;
 use crate::jws::Fault;
 use crate::mcp;
+use crate::security_event;
+use crate::subject_id::Malformed;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +117,20 @@ pub enum Error {
     /// There is no token to be had for the backend.
     Backend(JobError),
 
+    // --- revocation ---
+    /// Nobody knows what is revoked, or no more can be: the store does not answer or is full.
+    RevocationStore,
+    /// The token to revoke was issued to another client (RFC 7009 §2.1).
+    TokenOfAnotherClient,
+    /// The bearer token is neither the operator's nor an identity provider's that passes.
+    RevocationToken(Fault),
+    /// The body does not name a user.
+    RevocationSubject(Malformed),
+    /// The user is not of the identity provider that asks, or of none that is trusted here.
+    ForeignSubject,
+    /// The security event does not pass.
+    SecurityEvent(security_event::Fault),
+
     // --- requests to a resource that is upgraded for ---
     /// No credential that any caller of this resource has.
     NoCredential,
@@ -204,6 +220,12 @@ impl Error {
             Self::NoBackendCredential => "no_backend_credential",
             Self::Backend(JobError::Unavailable) => "backend_unavailable",
             Self::Backend(_) => "backend_refused",
+            Self::RevocationStore => "revocation_store",
+            Self::TokenOfAnotherClient => "token_of_another_client",
+            Self::RevocationToken(fault) => fault.code(),
+            Self::RevocationSubject(malformed) => malformed.code(),
+            Self::ForeignSubject => "sub_id_issuer",
+            Self::SecurityEvent(fault) => fault.code(),
             Self::NoCredential => "no_credential",
             Self::SeveralCredentials => "several_credentials",
             Self::UnknownApiKey => "api_key_unknown",

@@ -63,6 +63,11 @@ impl<'a> Received<'a> {
         claims::identifier(&self.0.claims, "iss")
     }
 
+    /// Whether `algorithms` has this token's `alg`.
+    pub fn is_signed_with_one_of(&self, algorithms: &[Algorithm]) -> bool {
+        algorithms.contains(&self.0.algorithm)
+    }
+
     /// Whether `keys` has a key for this token.
     pub fn is_known_to(&self, keys: &KeySet) -> bool {
         keys.knows(&self.0)

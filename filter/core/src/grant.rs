@@ -13,7 +13,9 @@ use crate::flow::Ctx;
 use crate::id_jag::{self, IdJag};
 use crate::jws::{Fault, MAX_TOKEN};
 use crate::replay::{self, Spend};
+use crate::revocation;
 use crate::site::Site;
+use crate::store::Unavailable;
 use crate::subject::{self, Subject};
 use crate::subject_id::SubjectId;
 use std::rc::Rc;
@@ -47,7 +49,7 @@ pub struct Grant<'a> {
 /// and whether all its resources are governed here.
 ///
 /// Does *not* resolve the user ([`subject`]), judge how they authenticated
-/// ([`authenticated_enough`]) or spend the grant ([`spend`]): those come after the target is chosen.
+/// ([`authenticated_enough`]), ask whether they were revoked ([`check_revocation`]) or spend the grant ([`spend`]): those come after the target is chosen.
 pub async fn verify<'a>(
     ctx: &Ctx,
     site: &Rc<Site>,
@@ -122,6 +124,18 @@ pub fn authenticated_enough(grant: &Grant<'_>, now: u64, skew: u64) -> Result<()
 pub fn subject(grant: &Grant<'_>) -> Result<Subject, Error> {
     subject::resolve(&grant.id_jag.claims, &grant.provider.subjects, grant.id.clone())
         .map_err(Error::IdJag)
+}
+
+/// Whether the grant's user has not been revoked since it was issued, as of `now` (seconds since the
+/// epoch): the login it stands for is over then.
+pub fn check_revocation(site: &Site, grant: &Grant<'_>, now: u64) -> Result<(), Error> {
+    let SubjectId { issuer, tenant, subject } = &grant.id;
+    let origin = revocation::origin(issuer, tenant.as_deref(), subject);
+    match revocation::is_revoked(&*site.store, None, &origin, grant.id_jag.issued_at, now) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::IdJag(Fault::Revoked)),
+        Err(Unavailable) => Err(Error::RevocationStore),
+    }
 }
 
 /// Spends the grant at the Resource AS `audience`: once, or as often as its issuer's entry allows, in

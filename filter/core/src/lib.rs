@@ -13,7 +13,7 @@
 //!   [`authorization_details`] what else it grants.
 //! * A call: [`call`] judges it, [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
 //!   the server's own credential in, [`revocation`] takes tokens back before their time
-//!   ([`security_event`], [`global_token_revocation`]).
+//!   ([`revocation_endpoints`], with [`security_event`] and [`global_token_revocation`]).
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
 //!   [`client_credential`] authenticates us, [`discovery`] finds endpoints and keys.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
@@ -68,6 +68,7 @@ pub mod replay_store;
 pub mod reply;
 pub mod resource_server;
 pub mod revocation;
+pub mod revocation_endpoints;
 pub mod routes;
 pub mod seal;
 pub mod secret;

@@ -26,6 +26,7 @@ pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Va
         "issuer": server.issuer.as_str(),
         "token_endpoint": server.token_endpoint.as_str(),
         "jwks_uri": server.jwks_uri.as_str(),
+        "revocation_endpoint": server.revocation.token.as_str(),
         "grant_types_supported": grants,
         "authorization_grant_profiles_supported": [names::GRANT_PROFILE_ID_JAG],
         "token_endpoint_auth_methods_supported": methods,
@@ -38,6 +39,11 @@ pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Va
             if let Some(methods) = methods.and_then(Value::as_array_mut) {
                 methods.extend(documents.allow_public.then(|| "none".into()));
             }
+        }
+        // Clients prove themselves there as they do at the token endpoint (RFC 7009 §2.1).
+        for what in ["auth_methods_supported", "auth_signing_alg_values_supported"] {
+            let same = members.get(&format!("token_endpoint_{what}")).cloned();
+            members.extend(same.map(|same| (format!("revocation_endpoint_{what}"), same)));
         }
         if !scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(scopes));

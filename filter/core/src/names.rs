@@ -47,5 +47,7 @@ pub const WELL_KNOWN_OPENID: &str = "/.well-known/openid-configuration";
 pub const FORM: &str = "application/x-www-form-urlencoded";
 /// Media type of every document this crate reads or writes.
 pub const JSON: &str = "application/json";
+/// Media type of a security event token (RFC 8417 §2.3).
+pub const SECURITY_EVENT: &str = "application/secevent+jwt";
 /// Headers with this prefix are Jagway's own: whatever a client sends under it never travels on.
 pub const OWN_HEADER_PREFIX: &str = "x-jagway-";

@@ -48,6 +48,10 @@ pub enum Surface {
         /// `id` of the JSON-RPC request, once it has been read.
         id: Option<Value>,
     },
+    /// The endpoint where a user's tokens are revoked, which takes bearer tokens.
+    GlobalTokenRevocation,
+    /// The endpoint that security events are pushed to (RFC 8935 §2.3).
+    SecurityEvents,
     /// A resource we upgrade for.
     Upgrade,
     /// Anything else.
@@ -71,6 +75,9 @@ impl Reply {
     /// The refusal for `error` on `surface`.
     pub fn refusal(error: &Error, surface: &Surface) -> Self {
         let Words { mut status, code, description } = words(error);
+        if *surface == Surface::SecurityEvents && status == 400 {
+            return event_refusal(code, description);
+        }
         if let (Error::Dpop { .. }, Surface::Resource { .. }) = (error, surface) {
             // RFC 9449 §7.1, §9: at a resource the proof is part of the authorization.
             status = 401;
@@ -121,6 +128,13 @@ pub fn cors(origin: &str) -> [(&'static str, String); 3] {
     ]
 }
 
+/// RFC 8935 §2.3: "The response MUST include a Content-Language header field".
+fn event_refusal(err: &str, description: &str) -> Reply {
+    let mut reply = Reply::json(400, &json!({ "err": err, "description": description }));
+    reply.headers.push(("content-language", "en".to_owned()));
+    reply
+}
+
 struct Words {
     status: u16,
     code: &'static str,
@@ -138,7 +152,7 @@ fn words(error: &Error) -> Words {
         Error::Overloaded => (503, "temporarily_unavailable", "try again later"),
 
         Error::QueryAtTokenEndpoint => (400, "invalid_request", "parameters go in the body"),
-        Error::ContentType => (400, "invalid_request", "the body must be a form"),
+        Error::ContentType => (400, "invalid_request", "the body has another media type"),
         Error::ContentEncoding => (415, "invalid_request", "the body must not be encoded"),
         Error::BodyTooLarge | Error::Form(form::Fault::TooMany) => {
             (413, "invalid_request", "the request is too large")
@@ -206,6 +220,18 @@ fn words(error: &Error) -> Words {
             (503, "temporarily_unavailable", "try again later")
         }
         Error::Backend(_) => (502, "bad_gateway", "the server behind gives no access"),
+
+        Error::RevocationStore => (503, "temporarily_unavailable", "try again later"),
+        // RFC 6749 §5.2: it "was issued to another client".
+        Error::TokenOfAnotherClient => {
+            (400, "invalid_grant", "the token was issued to another client")
+        }
+        Error::RevocationToken(_) => (401, "invalid_token", "the bearer token is not acceptable"),
+        Error::RevocationSubject(_) => (400, "invalid_request", "the body names no user"),
+        Error::ForeignSubject => (403, "access_denied", "this user is not yours"),
+        Error::SecurityEvent(fault) => {
+            (400, fault.err().unwrap_or("invalid_request"), "the security event is not acceptable")
+        }
 
         Error::NoCredential => (401, "unauthorized", "a credential is needed"),
         Error::SeveralCredentials => (400, "invalid_request", "more than one credential"),
@@ -300,6 +326,10 @@ fn challenge(
             }
             Some(challenge)
         }
+        Surface::GlobalTokenRevocation if status == 401 => Some(match error {
+            Error::NoToken => "Bearer realm=\"revocation\"".to_owned(),
+            _ => format!("Bearer realm=\"revocation\", error=\"{code}\""),
+        }),
         Surface::Upgrade if status == 401 => {
             let mut challenge = "Bearer realm=\"mcp\"".to_owned();
             if *error != Error::NoCredential {

@@ -6,11 +6,15 @@ use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::error::Error;
 use crate::form;
 use crate::http::Request;
+use crate::jws::Fault;
 use crate::names;
 use crate::possession::{self, Scheme};
 use crate::reply::{Reply, Surface, cors};
+use crate::revocation;
 use crate::secret::Secret;
 use crate::site::Site;
+use crate::store::{Store, Unavailable};
+use crate::subject_id::SubjectId;
 
 /// What becomes of a request's head before it goes upstream.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ pub fn allowed_origin<'a>(
 }
 
 /// Checks the head of a request in order: origin, preflight, no token in the query, one bearer token,
-/// which is ours, for this resource, now; and what it is bound to.
+/// which is ours, for this resource, now; whether it was revoked; and what it is bound to.
 ///
 /// Does *not* look at the body and does not judge scope against what the request does.
 pub fn check_head(
@@ -97,9 +101,22 @@ pub fn check_head(
     let token =
         access_token::verify(presented, &server.keys, issuer, audience, now, server.rules.skew)
             .map_err(Error::AccessToken)?;
+    check_revocation(&*site.store, &token, now)?;
     let shown = (&token, presented, scheme);
     possession::check(site, server, (resource, accept), request, shown, now)?;
     Ok(Head::Passed(Box::new(token)))
+}
+
+/// Whether a verified `token` has not been revoked at `now` (seconds since the epoch), by itself or with
+/// its user.
+pub fn check_revocation(store: &dyn Store, token: &AccessToken, now: u64) -> Result<(), Error> {
+    let SubjectId { issuer, tenant, subject } = &token.id;
+    let origin = revocation::origin(issuer, tenant.as_deref(), subject);
+    match revocation::is_revoked(store, Some(&token.jti), &origin, token.issued_at, now) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::AccessToken(Fault::Revoked)),
+        Err(Unavailable) => Err(Error::RevocationStore),
+    }
 }
 
 /// What becomes of the head of a request that goes on with what `swapped` says: no credential of the
@@ -141,6 +158,14 @@ pub fn has_token_in_query(request: &Request) -> bool {
         form::decode(name).is_some_and(|name| name.eq_ignore_ascii_case("access_token"))
     };
     request.query().is_some_and(|query| query.split('&').any(is_token))
+}
+
+/// The bearer token of a request that takes no other kind (RFC 6750 §2.1).
+pub fn bearer(request: &Request) -> Result<&[u8], Error> {
+    match presented(request)? {
+        (Scheme::Bearer, token) => Ok(token),
+        (Scheme::Dpop, _) => Err(Error::WrongScheme),
+    }
 }
 
 /// The access token: exactly one `Authorization`, of the Bearer or DPoP scheme, of token68 form.

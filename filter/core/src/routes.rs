@@ -6,6 +6,7 @@ use crate::http::Request;
 use crate::metadata;
 use crate::names;
 use crate::reply::Reply;
+use crate::revocation_endpoints::{self, Endpoint};
 use std::rc::Rc;
 
 /// What a request is for.
@@ -14,6 +15,8 @@ pub enum Route {
     Document(Reply),
     /// The token endpoint.
     TokenEndpoint,
+    /// An endpoint that takes revocations.
+    Revocation(Endpoint),
     /// A resource.
     Resource(Rc<Resource>),
 }
@@ -63,6 +66,9 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
     if server.issuer.is_at(request.authority()) {
         if path == server.token_endpoint.path() {
             return Ok(Some(Route::TokenEndpoint));
+        }
+        if let Some(endpoint) = revocation_endpoints::at(server, path) {
+            return Ok(Some(Route::Revocation(endpoint)));
         }
         if path == server.jwks_uri.path() {
             return document(server.published_keys.clone(), 300).map(Some);

@@ -32,6 +32,11 @@ const MAX_SCOPE: usize = 100;
 
 /// What can be said before the body is there: method, query, content type and encoding, rate limit.
 pub fn check_head(site: &Site, request: &Request, now: u64) -> Result<(), Error> {
+    check_post(site, request, names::FORM, now)
+}
+
+/// As [`check_head`], for a body of this `media_type`.
+pub fn check_post(site: &Site, request: &Request, media_type: &str, now: u64) -> Result<(), Error> {
     let server = server(&site.config)?;
     if request.method() != "POST" {
         return Err(Error::MethodNotAllowed("POST"));
@@ -40,9 +45,9 @@ pub fn check_head(site: &Site, request: &Request, now: u64) -> Result<(), Error>
     if request.query().is_some_and(|query| !query.is_empty()) {
         return Err(Error::QueryAtTokenEndpoint);
     }
-    let media_type = request.headers.text("content-type").unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case(names::FORM) {
+    let sent = request.headers.text("content-type").unwrap_or_default();
+    let sent = sent.split(';').next().unwrap_or_default().trim();
+    if !sent.eq_ignore_ascii_case(media_type) {
         return Err(Error::ContentType);
     }
     let mut encodings = request.headers.all("content-encoding");
@@ -125,7 +130,10 @@ pub async fn handle(
     let scope = granted_scope(accept, &grant.id_jag, &requested)?;
     let subject = entitled(server, &client, resource, accept, subject, &scope)?;
 
+    grant::check_revocation(&site, &grant, ctx.now())?;
     grant::spend(&ctx, &site, rules, server.issuer.as_str(), &grant).await?;
+    // Spending may have waited for the fleet's store.
+    grant::check_revocation(&site, &grant, ctx.now())?;
 
     let random = ctx.random();
     let token = access_token::issue(

@@ -315,6 +315,11 @@ fn the_published_documents_say_what_is_offered_and_no_more() {
                 ["client_secret_basic", "client_secret_post", "private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported":
                 ["ES256", "RS256", "PS256", "EdDSA"],
+            "revocation_endpoint": format!("{AS}/revoke"),
+            "revocation_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+            "revocation_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "RS256", "PS256", "EdDSA"],
             "scopes_supported": ["stock.read", "stock.write"],
         })
     );

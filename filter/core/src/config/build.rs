@@ -3,7 +3,7 @@
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::{
     Client, ClientCredential, Config, ConfigError, IdentityProvider, Party, Replay, document, raw,
-    references,
+    references, revocation,
 };
 use crate::jws::Algorithm;
 use crate::seal::Seal;
@@ -112,6 +112,7 @@ impl Reading<'_> {
                     Replay::Off
                 }
             },
+            revocation: revocation::of_provider(path, raw.revocation.as_ref())?,
             client,
         })
     }

@@ -9,10 +9,12 @@ mod mcp;
 mod raw;
 mod references;
 mod resources;
+mod revocation;
 mod server;
 
 pub use mcp::Mcp;
 pub use raw::AssertionAudience;
+pub use revocation::{ProviderRevocation, Revocation, SecurityEvents};
 
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::{Key, of_fields};
@@ -180,6 +182,8 @@ pub struct IdentityProvider {
     pub subjects: SubjectRules,
     /// How often an ID-JAG of its may be redeemed.
     pub replay: Replay,
+    /// How it may have its users' tokens revoked.
+    pub revocation: ProviderRevocation,
     /// Our registration there.
     pub client: Option<Rc<Client>>,
 }
@@ -259,6 +263,8 @@ pub struct AuthorizationServer {
     pub access_token_lifetime: u64,
     /// Which ID-JAGs are taken.
     pub rules: GrantRules,
+    /// Where revocations are taken.
+    pub revocation: Revocation,
     /// Status of `access_denied` for what policy refuses; `None`: it is `invalid_grant` then.
     pub access_denied_status: Option<u16>,
     /// What is asked of DPoP proofs.

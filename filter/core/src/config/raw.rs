@@ -32,6 +32,7 @@ pub(super) struct IdentityProvider {
     pub tenants: Vec<String>,
     #[serde(default)]
     pub subjects: Subjects,
+    pub revocation: Option<serde_json::Value>,
     pub client: Option<Client>,
 }
 
@@ -129,6 +130,7 @@ pub(super) struct AuthorizationServer {
     pub replay_store: Option<ReplayStore>,
     pub dpop: Option<Dpop>,
     pub mutual_tls: Option<MutualTls>,
+    pub revocation: Option<serde_json::Value>,
     #[serde(default)]
     pub clients: BTreeMap<String, RegisteredClient>,
     pub client_id_metadata_documents: Option<ClientDocuments>,

@@ -29,7 +29,8 @@ pub(super) fn check(
         }
         let own = server.iter().flat_map(|server| {
             let metadata = server.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER);
-            [server.token_endpoint.clone(), server.jwks_uri.clone(), metadata]
+            let fixed = [server.token_endpoint.clone(), server.jwks_uri.clone(), metadata];
+            fixed.into_iter().chain(server.revocation.endpoints().cloned())
         });
         if own.into_iter().any(|own| route(&own) == route(&resource.url)) {
             return fail(path, "is where our own authorization server answers");
@@ -113,6 +114,7 @@ pub(super) fn check(
             ("max_id_jag_lifetime", provider.max_id_jag_lifetime.is_some() && !used_by_client),
             ("required_acr", !provider.required_acr.is_empty() && !used_by_client),
             ("max_auth_age", provider.max_auth_age.is_some() && !used_by_client),
+            ("revocation", provider.revocation.is_some() && !used_by_client),
         ];
         let idle = idle.iter().filter(|(_, idle)| *idle);
         warnings.extend(idle.map(|(field, _)| format!("{path}.{field}: nothing here uses it")));

@@ -105,6 +105,8 @@ impl Reading<'_> {
                 jwt_dpop_grant: dpop.jwt_dpop_grant,
             },
         };
+        let revocation = raw.revocation.as_ref();
+        let revocation = self.revocation(revocation, &issuer, &rules, access_token_lifetime)?;
         let base = issuer.path().trim_end_matches('/');
         Ok(AuthorizationServer {
             token_endpoint: issuer.with_path(&format!("{base}/token")),
@@ -116,6 +118,7 @@ impl Reading<'_> {
             keys: verifying,
             access_token_lifetime,
             rules,
+            revocation,
             access_denied_status: raw.access_denied_status,
             dpop,
             reads_certificates: raw.mutual_tls.is_some(),

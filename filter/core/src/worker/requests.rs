@@ -14,6 +14,7 @@ use crate::http::Request;
 use crate::mcp;
 use crate::reply::{Reply, Surface};
 use crate::resource_server::{self, Head};
+use crate::revocation_endpoints::{self, Endpoint};
 use crate::routes::{self, Route};
 use crate::secret::Secret;
 use crate::site::Site;
@@ -26,6 +27,8 @@ use std::rc::Rc;
 pub enum Purpose {
     /// A token for a grant.
     Token,
+    /// A revocation.
+    Revocation(Endpoint),
     /// An accepted resource, with this token.
     Accepted(Rc<Resource>, Rc<Accept>, Box<AccessToken>, Passed),
     /// A resource that is upgraded for.
@@ -122,6 +125,7 @@ impl Worker {
         // A client that asks for a token is not patient.
         let patience = match purpose {
             Purpose::Token => KEYS_DEADLINE,
+            Purpose::Revocation(_) => STREAM_DEADLINE,
             Purpose::Accepted(..) | Purpose::Upgraded(_) => STREAM_DEADLINE,
         };
         let site = self.site.clone();
@@ -232,6 +236,14 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
             let surface = Surface::TokenEndpoint(issuer.unwrap_or_default().to_owned());
             (surface, judged.map(|()| goes))
         }
+        Ok(Route::Revocation(endpoint)) => {
+            let Some(server) = &config.authorization_server else {
+                return (Surface::Other, Err(Error::NotFound));
+            };
+            let judged = revocation_endpoints::check_head(site, endpoint, request, now);
+            let goes = Judged::Goes(Purpose::Revocation(endpoint), Some(token_endpoint::MAX_FORM));
+            (revocation_endpoints::surface(endpoint, server), judged.map(|()| goes))
+        }
         Ok(Route::Resource(resource)) => match &resource.kind {
             Kind::Accept(accept) => {
                 let server = config.authorization_server.as_ref();
@@ -291,6 +303,10 @@ async fn serve(
         Purpose::Token => {
             token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
         }
+        Purpose::Revocation(endpoint) => {
+            let reply = revocation_endpoints::handle(ctx, site, endpoint, request, body).await;
+            reply.map(Verdict::Reply)
+        }
         Purpose::Accepted(resource, accept, token, passed) => {
             accepted(ctx, site, &resource, &accept, &request, &token, passed).await
         }
@@ -316,6 +332,8 @@ async fn accepted(
 ) -> Result<Verdict, Error> {
     let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
     let swapped = backend::swap(&ctx, &site, server, resource, accept, token).await?;
+    // Once more: what was waited for since the head may have taken its time.
+    resource_server::check_revocation(&*site.store, token, ctx.now())?;
     let origin = resource_server::allowed_origin(resource, accept, request);
     // Cookies and challenges of the backend are between it and us; it may echo what we sent, too.
     let hide = ["set-cookie", "www-authenticate", "proxy-authenticate"]
