@@ -62,6 +62,11 @@ async fn a_client_finds_its_way_by_the_documents_alone() {
                 ["client_secret_basic", "client_secret_post", "private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported":
                 ["ES256", "RS256", "PS256", "EdDSA"],
+            "revocation_endpoint": format!("{issuer}/revoke"),
+            "revocation_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+            "revocation_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "RS256", "PS256", "EdDSA"],
             "scopes_supported": ["stock.read", "stock.write"],
             "authorization_endpoint": format!("{issuer}/authorize"),
             "response_types_supported": ["none"],
