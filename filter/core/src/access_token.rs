@@ -30,6 +30,8 @@ pub struct Grant<'a> {
     pub client_id: &'a str,
     /// Granted scope, space-separated; empty for none.
     pub scope: &'a str,
+    /// Granted authorization details (RFC 9396 §9.1); empty for none.
+    pub authorization_details: &'a [Value],
     /// How the user authenticated at the identity provider.
     pub authentication: &'a Authentication,
     /// What the token is bound to.
@@ -56,6 +58,7 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
     });
     let Authentication { acr, auth_time, amr, act } = grant.authentication;
     let groups = &grant.subject.groups;
+    let details = grant.authorization_details;
     let optional = [
         ("scope", (!grant.scope.is_empty()).then(|| grant.scope.into())),
         ("acr", acr.as_deref().map(Value::from)),
@@ -63,6 +66,7 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
         ("amr", amr.clone().map(Value::from)),
         ("act", act.clone()),
         ("cnf", grant.confirmation.map(Confirmation::to_claim)),
+        ("authorization_details", (!details.is_empty()).then(|| details.into())),
         ("groups", (!groups.is_empty()).then(|| groups.clone().into())),
     ];
     if let Some(claims) = claims.as_object_mut() {
@@ -85,6 +89,8 @@ pub struct AccessToken {
     pub client_id: String,
     /// Granted scope, space-separated; empty for none.
     pub scope: String,
+    /// Granted authorization details (RFC 9396); empty for none.
+    pub authorization_details: Vec<Value>,
     /// Unique identifier.
     pub jti: String,
     /// Seconds since the epoch.
@@ -125,12 +131,18 @@ pub fn verify(
     let groups = json::strings(claims, "groups").map_err(|_| Fault::ClaimType("groups"))?;
     let id = claims.get("sub_id").ok_or(Fault::Missing("sub_id"))?;
     let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
+    let details = match claims.get("authorization_details") {
+        None => Vec::new(),
+        Some(Value::Array(details)) => details.clone(),
+        Some(_) => return Err(Fault::ClaimType("authorization_details")),
+    };
     Ok(AccessToken {
         subject: claims::identifier(claims, "sub")?.to_owned(),
         id: SubjectId::parse(id).map_err(|_| Fault::ClaimType("sub_id"))?,
         groups: groups.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         client_id: claims::identifier(claims, "client_id")?.to_owned(),
         scope: scope.unwrap_or_default().to_owned(),
+        authorization_details: details,
         jti: claims::identifier(claims, "jti")?.to_owned(),
         issued_at,
         expires_at,

@@ -3,18 +3,20 @@
 
 use crate::json;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// Most details one list may have.
 const MAX_DETAILS: usize = 32;
 /// Most values one member of a detail may have.
 const MAX_VALUES: usize = 64;
 /// The one member that every detail has (RFC 9396 §2).
-const TYPE: &str = "type";
+pub const TYPE: &str = "type";
 
 /// The types of detail that a resource understands, each with the members it may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Types(BTreeMap<String, BTreeMap<String, Allowed>>);
+pub struct Types(Vec<(String, Members)>);
+
+/// The members that a detail of one type may have.
+pub type Members = Vec<(String, Allowed)>;
 
 /// Which values a member of a detail may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,8 @@ pub fn claimed(value: &Value) -> Result<Vec<Detail>, Malformed> {
 ///   a request ask for what the claim does not grant, or for nothing.
 ///
 /// A claimed detail without some member does not limit it, so it covers a request that names the
-/// member. Does *not* check that details agree with scope and resource.
+/// member; without such a request it is granted as it is, also where the type restricts the member's
+/// values. Does *not* check that details agree with scope and resource.
 pub fn granted(
     types: &Types,
     claimed: Option<&[Detail]>,
@@ -125,33 +128,40 @@ pub fn granted(
     Ok(granted)
 }
 
+/// How many of the details `claimed` are not granted at all, whatever a request names: they are not
+/// understood, or nothing in them is allowed.
+pub fn left_out(types: &Types, claimed: &[Detail]) -> usize {
+    claimed.iter().filter(|detail| !matches!(types.narrow(detail), Ok(Some(_)))).count()
+}
+
 /// A type that the resource does not know, or a member that the type does not have.
 #[derive(Debug, PartialEq, Eq)]
 struct NotUnderstood;
 
 impl Types {
-    /// The types by name, each with its members by name; `type` itself need not be listed.
-    pub fn new(types: BTreeMap<String, BTreeMap<String, Allowed>>) -> Self {
+    /// The types, each with its members; of a name used twice the first counts. `type` itself need
+    /// not be listed.
+    pub fn new(types: Vec<(String, Members)>) -> Self {
         Self(types)
     }
 
     /// The names of the types: `authorization_details_types_supported` (RFC 9396 §10).
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().map(|(name, _)| name.as_str())
     }
 
     /// What is left of `detail` of the values that its type allows; `None` if some member has none
     /// left: without that member the detail could mean more, not less.
     fn narrow(&self, detail: &Detail) -> Result<Option<Map<String, Value>>, NotUnderstood> {
         let name = detail.0.get(TYPE).and_then(Value::as_str).ok_or(NotUnderstood)?;
-        let members = self.0.get(name).ok_or(NotUnderstood)?;
+        let members = named(&self.0, name).ok_or(NotUnderstood)?;
         let mut narrowed = Map::new();
         let mut whole = true;
         // To the end, even if nothing is left: whether it is understood does not hang on the order.
         for (name, value) in &detail.0 {
             let left = match name.as_str() {
                 TYPE => Some(value.clone()),
-                name => members.get(name).ok_or(NotUnderstood)?.narrow(value)?,
+                name => named(members, name).ok_or(NotUnderstood)?.narrow(value)?,
             };
             match left {
                 Some(left) => drop(narrowed.insert(name.clone(), left)),
@@ -160,6 +170,10 @@ impl Types {
         }
         Ok(whole.then_some(narrowed))
     }
+}
+
+fn named<'a, T>(list: &'a [(String, T)], name: &str) -> Option<&'a T> {
+    list.iter().find(|(other, _)| other == name).map(|(_, found)| found)
 }
 
 impl Allowed {
@@ -216,15 +230,12 @@ mod tests {
         let values = |values: &[&str]| {
             Allowed::Values(values.iter().map(|value| value.to_string()).collect())
         };
-        let files = BTreeMap::from([
+        let files = vec![
             ("actions".to_owned(), values(&["read", "write", "list"])),
             ("locations".to_owned(), Allowed::Any),
             ("owner".to_owned(), values(&["me", "us"])),
-        ]);
-        Types::new(BTreeMap::from([
-            ("files".to_owned(), files),
-            ("mail".to_owned(), BTreeMap::new()),
-        ]))
+        ];
+        Types::new(vec![("files".to_owned(), files), ("mail".to_owned(), Vec::new())])
     }
 
     /// What is granted of `claim` for `request`; null is absent.
@@ -443,6 +454,20 @@ mod tests {
 
         assert_eq!(grant(claim.clone(), request.clone(), true), Err(Refusal::Claim));
         assert_eq!(grant(claim, request, false), Ok(json!([{"type": "mail"}])));
+    }
+
+    #[test]
+    fn details_of_which_nothing_is_left_are_counted() {
+        let claim = json!([
+            {"type": "mail"},
+            {"type": "payment"},
+            {"type": "files", "actions": ["delete"]},
+            {"type": "files", "actions": ["delete", "read"]},
+        ]);
+
+        let count = left_out(&types(), &claimed(&claim).unwrap());
+
+        assert_eq!(count, 2);
     }
 
     #[test]

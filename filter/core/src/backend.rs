@@ -121,7 +121,7 @@ fn identity(
     token: &AccessToken,
 ) -> Secret {
     let now = ctx.now();
-    let claims = json!({
+    let mut claims = json!({
         "iss": server.issuer.as_str(),
         "aud": audience,
         "sub": token.subject,
@@ -132,6 +132,10 @@ fn identity(
         "exp": now.saturating_add(IDENTITY_LIFETIME),
         "jti": base64url(ctx.random().split_at(16).0),
     });
+    if let Some(claims) = claims.as_object_mut().filter(|_| !token.authorization_details.is_empty())
+    {
+        claims.insert("authorization_details".into(), token.authorization_details.clone().into());
+    }
     Secret::new(server.signing_key.sign(names::TYP_IDENTITY, &claims))
 }
 
@@ -160,6 +164,7 @@ fn key(backend: &BackendAs, token: &AccessToken) -> Key {
     let BackendAs { party, client, scope, resource, on_behalf } = backend;
     let endpoint = party.token_endpoint.as_ref().map_or("", |url| url.as_str());
     let resource = resource.as_ref().map_or("", |url| url.as_str());
+    let details = json!(token.authorization_details).to_string();
     let mut fields: Vec<&[u8]> = vec![
         b"backend",
         party.issuer.as_str().as_bytes(),
@@ -174,6 +179,7 @@ fn key(backend: &BackendAs, token: &AccessToken) -> Key {
             token.subject.as_bytes(),
             token.client_id.as_bytes(),
             token.scope.as_bytes(),
+            details.as_bytes(),
         ]);
     }
     of_fields(&fields)

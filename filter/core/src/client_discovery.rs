@@ -51,7 +51,8 @@ pub struct Described {
 pub fn find(server: &AuthorizationServer, client_id: &str) -> Option<Rc<Fetch>> {
     let documents = server.client_documents.as_ref()?;
     let url = client_url(client_id, documents.allow_http)?;
-    let host = documents.hosts.get(url.authority())?.clone();
+    let at = |host: &&Rc<DocumentHost>| host.party.issuer.authority() == url.authority();
+    let host = documents.hosts.iter().find(at)?.clone();
     let key = of_fields(&[
         b"client metadata",
         url.as_str().as_bytes(),

@@ -3,6 +3,7 @@
 //! A reason says what is so. What the caller may read of it is decided in [`crate::reply`]; what the
 //! log reads is [`Error::code`] and `Debug`. No reason ever holds a credential.
 
+use crate::authorization_details::Refusal;
 use crate::dpop;
 use crate::form;
 use crate::job::JobError;
@@ -59,7 +60,7 @@ pub enum Error {
     UnauthorizedClient,
     /// `scope` is no list of scope tokens.
     ScopeSyntax,
-    /// `authorization_details` are not offered.
+    /// `authorization_details` is no list of details.
     AuthorizationDetails,
     /// The DPoP proof does not pass.
     Dpop {
@@ -74,6 +75,8 @@ pub enum Error {
     KeysUnavailable,
     /// A client that proves nothing, with a grant that is bound to no key.
     PublicClientUnbound,
+    /// The authorization details of the request, or those of the ID-JAG, cannot be granted.
+    AuthorizationDetailsRefused(Refusal),
     /// The requested `resource` is not one, not governed here, or not in the grant.
     Target,
     /// The user authenticated too weakly, or too long ago (RFC 9470, ID-JAG §9.2).
@@ -199,6 +202,7 @@ impl Error {
             Self::ClientMetadataUnavailable => "client_metadata_unavailable",
             Self::UnauthorizedClient => "client_grant_type",
             Self::PublicClientUnbound => "public_client_unbound",
+            Self::AuthorizationDetailsRefused(refusal) => refusal.code(),
             Self::ScopeSyntax => "scope_syntax",
             Self::AuthorizationDetails => "authorization_details",
             Self::Dpop { fault, .. } => fault.code(),

@@ -6,14 +6,19 @@ use crate::dpop;
 use crate::http::Url;
 use crate::names;
 use crate::reply::Reply;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// Authorization server metadata (RFC 8414 §2, ID-JAG §7.2).
+/// Authorization server metadata (RFC 8414 §2, ID-JAG §7.2), with all scopes and types of detail there
+/// are.
 ///
 /// Says nothing about trusted issuers or clients (ID-JAG §9.4). There is no authorization endpoint;
 /// where the compatibility switch is on, one that always refuses is published for clients whose
 /// parser insists on the member.
-pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Value {
+pub fn authorization_server(
+    server: &AuthorizationServer,
+    scopes: &[&str],
+    details: &[&str],
+) -> Value {
     let algorithms: Vec<&str> =
         CLIENT_ASSERTION_ALGORITHMS.iter().map(|algorithm| algorithm.name()).collect();
     let mut grants = vec![names::GRANT_JWT_BEARER];
@@ -45,6 +50,7 @@ pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Va
             let same = members.get(&format!("token_endpoint_{what}")).cloned();
             members.extend(same.map(|same| (format!("revocation_endpoint_{what}"), same)));
         }
+        insert_details(members, details);
         if !scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(scopes));
         }
@@ -64,6 +70,13 @@ pub fn authorization_server(server: &AuthorizationServer, scopes: &[&str]) -> Va
         }
     }
     document
+}
+
+/// RFC 9396 §10, RFC 9728 §2.
+fn insert_details(members: &mut Map<String, Value>, types: &[&str]) {
+    if !types.is_empty() {
+        members.insert("authorization_details_types_supported".into(), json!(types));
+    }
 }
 
 /// Path of the authorization endpoint that always refuses.
@@ -88,6 +101,7 @@ pub fn protected_resource(
         "bearer_methods_supported": ["header"],
     });
     if let Some(members) = document.as_object_mut() {
+        insert_details(members, &accept.authorization_details.names().collect::<Vec<_>>());
         if !accept.scopes.is_empty() {
             members.insert("scopes_supported".into(), json!(accept.scopes));
         }

@@ -3,6 +3,7 @@
 //! Texts are a small fixed set. None tells which issuer, user, client or key exists, and none
 //! repeats anything the caller sent.
 
+use crate::authorization_details::Refusal;
 use crate::dpop;
 use crate::error::Error;
 use crate::form;
@@ -177,8 +178,8 @@ fn words(error: &Error) -> Words {
             (400, "unauthorized_client", "this client's metadata does not list this grant type")
         }
         Error::ScopeSyntax => (400, "invalid_scope", "malformed scope"),
-        Error::AuthorizationDetails => {
-            (400, "invalid_authorization_details", "authorization_details are not offered")
+        Error::AuthorizationDetails | Error::AuthorizationDetailsRefused(Refusal::Request) => {
+            (400, "invalid_authorization_details", "these authorization_details cannot be granted")
         }
         Error::Dpop { nonce: Some(_), .. } => {
             (400, "use_dpop_nonce", "the proof must have the nonce given here")
@@ -187,7 +188,10 @@ fn words(error: &Error) -> Words {
         Error::Denied { status: Some(status) } => {
             (*status, "access_denied", "this user or client may not have this")
         }
-        Error::IdJag(_) | Error::PublicClientUnbound | Error::Denied { status: None } => {
+        Error::IdJag(_)
+        | Error::PublicClientUnbound
+        | Error::AuthorizationDetailsRefused(Refusal::Claim)
+        | Error::Denied { status: None } => {
             (400, "invalid_grant", "the assertion is not acceptable")
         }
         Error::KeysUnavailable | Error::ClientMetadataUnavailable | Error::ReplayStore => {

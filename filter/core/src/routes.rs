@@ -76,7 +76,9 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
         let well_known = server.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER);
         if path == well_known.path() {
             let scopes = scopes(config);
-            return document(metadata::authorization_server(server, &scopes), 3600).map(Some);
+            let details = detail_types(config);
+            let body = metadata::authorization_server(server, &scopes, &details);
+            return document(body, 3600).map(Some);
         }
         if server.compat_authorization_endpoint
             && path == metadata::authorization_endpoint_path(server)
@@ -118,4 +120,16 @@ fn scopes(config: &Config) -> Vec<&str> {
     scopes.sort_unstable();
     scopes.dedup();
     scopes
+}
+
+fn detail_types(config: &Config) -> Vec<&str> {
+    let mut types = Vec::new();
+    for resource in &config.resources {
+        if let Kind::Accept(accept) = &resource.kind {
+            types.extend(accept.authorization_details.names());
+        }
+    }
+    types.sort_unstable();
+    types.dedup();
+    types
 }

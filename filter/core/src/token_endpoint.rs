@@ -6,6 +6,7 @@
 //! a grant that is not theirs.
 
 use crate::access_token;
+use crate::authorization_details::{self, Detail};
 use crate::client_authentication::{Client, authenticate};
 use crate::config::{Accept, AuthorizationServer, Config, Holder, Kind};
 use crate::digest::{base64url, short_digest};
@@ -22,7 +23,7 @@ use crate::possession;
 use crate::reply::Reply;
 use crate::site::Site;
 use crate::subject::Subject;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::rc::Rc;
 
 /// Largest form read.
@@ -127,6 +128,7 @@ pub async fn handle(
     }
     grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
     let subject = grant::subject(&grant)?;
+    let details = granted_details(&site, server, resource, accept, &grant.id_jag, &requested)?;
     let scope = granted_scope(accept, &grant.id_jag, &requested)?;
     let subject = entitled(server, &client, resource, accept, subject, &scope)?;
 
@@ -144,6 +146,7 @@ pub async fn handle(
             subject: &subject,
             client_id: &client.id,
             scope: &scope,
+            authorization_details: &details,
             authentication: &grant.id_jag.authentication,
             confirmation: confirmation.as_ref(),
             jti: &base64url(random.split_at(16).0),
@@ -164,16 +167,18 @@ pub async fn handle(
         ),
     );
     // RFC 6749 §5.1; ID-JAG §4.4.2: scope and resource always, a refresh token never.
-    Ok(Reply::json(
-        200,
-        &json!({
-            "access_token": token,
-            "token_type": if proof.is_some() { "DPoP" } else { "Bearer" },
-            "expires_in": server.access_token_lifetime,
-            "scope": scope,
-            "resource": resource,
-        }),
-    ))
+    let mut body = json!({
+        "access_token": token,
+        "token_type": if proof.is_some() { "DPoP" } else { "Bearer" },
+        "expires_in": server.access_token_lifetime,
+        "scope": scope,
+        "resource": resource,
+    });
+    // RFC 9396 §7: as granted.
+    if let Some(members) = body.as_object_mut().filter(|_| !details.is_empty()) {
+        members.insert("authorization_details".into(), details.into());
+    }
+    Ok(Reply::json(200, &body))
 }
 
 /// The scope tokens in `text` (RFC 6749 §3.3); `None` if it is no list of them.
@@ -188,6 +193,7 @@ pub fn scope_tokens(text: &str) -> Option<Vec<&str>> {
 struct Requested<'a> {
     scope: Option<Vec<&'a str>>,
     resources: Vec<&'a str>,
+    details: Option<Vec<Detail>>,
 }
 
 fn server(config: &Config) -> Result<&AuthorizationServer, Error> {
@@ -203,10 +209,14 @@ fn requested(form: &Form) -> Result<Requested<'_>, Error> {
     if resources.iter().any(|resource| crate::http::Url::parse(resource).is_none()) {
         return Err(Error::Target);
     }
-    if form.get("authorization_details").is_some() {
-        return Err(Error::AuthorizationDetails);
-    }
-    Ok(Requested { scope, resources })
+    let details = match form.get("authorization_details") {
+        None => None,
+        Some(text) => {
+            let details = authorization_details::requested(text);
+            Some(details.map_err(|_| Error::AuthorizationDetails)?)
+        }
+    };
+    Ok(Requested { scope, resources, details })
 }
 
 /// The resources accepted for.
@@ -301,4 +311,33 @@ fn granted_scope(
         return Err(Error::NoScopeLeft);
     }
     Ok(granted.join(" "))
+}
+
+/// The details to grant for `resource` (ID-JAG §4.4.1, RFC 9396 §5). A claim that is no list of details
+/// is refused, whoever asks for what.
+fn granted_details(
+    site: &Site,
+    server: &AuthorizationServer,
+    resource: &str,
+    accept: &Accept,
+    grant: &IdJag,
+    requested: &Requested<'_>,
+) -> Result<Vec<Value>, Error> {
+    const NAME: &str = "authorization_details";
+    let types = &accept.authorization_details;
+    let claimed = grant.claims.get(NAME).map(authorization_details::claimed).transpose();
+    let claimed = claimed.map_err(|_| Error::IdJag(Fault::ClaimType(NAME)))?;
+    let strict = server.strict_authorization_details;
+    let details = requested.details.as_deref();
+    let granted = authorization_details::granted(types, claimed.as_deref(), details, strict)
+        .map_err(Error::AuthorizationDetailsRefused)?;
+    let claimed = claimed.unwrap_or_default();
+    let left_out = authorization_details::left_out(types, &claimed);
+    if left_out > 0 {
+        let (issuer, all) = (&grant.issuer, claimed.len());
+        site.warn(format!(
+            "{left_out} of {all} {NAME} of an ID-JAG of {issuer:?} are nothing to {resource:?}"
+        ));
+    }
+    Ok(granted)
 }

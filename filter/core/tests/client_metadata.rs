@@ -756,7 +756,7 @@ fn a_host_is_refused_that_no_client_could_have() {
         host("user@client.example"),
         host("*.client.example"),
         host("client example"),
-        one(json!({ "identity_providers": ["acme"] }), ""),
+        one(json!({ "identity_providers": ["acme"] }), ".cluster"),
         one(json!({ "cluster": "", "identity_providers": ["acme"] }), ".cluster"),
         one(json!({ "cluster": "c", "identity_providers": [] }), ".identity_providers"),
         one(json!({ "cluster": "c", "identity_providers": ["x"] }), ".identity_providers[0]"),
@@ -765,6 +765,22 @@ fn a_host_is_refused_that_no_client_could_have() {
             ".resources[0]",
         ),
         one(json!({ "cluster": "c", "identity_providers": ["acme"], "colour": 1 }), ".colour"),
+        one(
+            json!({ "cluster": "c", "identity_providers": ["acme"], "dpop_bound_access_tokens": true }),
+            ".dpop_bound_access_tokens",
+        ),
+        one(
+            json!({ "cluster": "c", "identity_providers": ["acme"], "secret_sha256": "a".repeat(64) }),
+            ".secret_sha256",
+        ),
+        one(
+            json!({
+                "cluster": "c",
+                "identity_providers": ["acme"],
+                "private_key_jwt": { "jwks": { "keys": [] } },
+            }),
+            ".private_key_jwt",
+        ),
     ];
 
     for (hosts, field) in cases {

@@ -265,7 +265,7 @@ fn of_two_faults_the_earlier_check_speaks() {
         |path: &str, fields: &[(&str, &str)]| request("POST", "mcp.acme.example", path, fields);
     let token =
         |fields: &[(&str, &str)], body: &[(&str, &str)]| (post("/token", fields), form(body));
-    let details = ("authorization_details", "[]");
+    let details = ("authorization_details", "{}");
     let cases = [
         (
             "method before query",

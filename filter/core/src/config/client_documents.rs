@@ -18,10 +18,10 @@ impl Reading<'_> {
         raw: &raw::ClientDocuments,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<ClientDocuments> {
-        let mut hosts = BTreeMap::new();
+        let mut hosts = Vec::new();
         for (name, host) in &raw.hosts {
             let path = format!("{PATH}.hosts.{name}");
-            hosts.insert(name.clone(), Rc::new(self.document_host(&path, name, host, providers)?));
+            hosts.push(Rc::new(self.document_host(&path, name, host, providers)?));
         }
         if hosts.is_empty() {
             return fail(format!("{PATH}.hosts"), "needs at least one host");
@@ -38,7 +38,7 @@ impl Reading<'_> {
         &self,
         path: &str,
         name: &str,
-        raw: &raw::DocumentHost,
+        raw: &raw::RegisteredClient,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<DocumentHost> {
         let origin = format!("https://{name}");
@@ -50,11 +50,20 @@ impl Reading<'_> {
         else {
             return fail(path, "must be a host name as it stands in URLs, without scheme and port");
         };
+        let by_document = ["secret_sha256", "private_key_jwt", "dpop_bound_access_tokens"];
+        let here = [
+            raw.secret_sha256.is_some(),
+            raw.private_key_jwt.is_some(),
+            raw.dpop_bound_access_tokens,
+        ];
+        if let Some((field, _)) = by_document.iter().zip(here).find(|(_, here)| *here) {
+            return fail(format!("{path}.{field}"), "is what a client's own document says");
+        }
         Ok(DocumentHost {
             party: Rc::new(Party {
                 path: path.to_owned(),
                 issuer,
-                cluster: cluster(path, &raw.cluster)?,
+                cluster: cluster(path, raw.cluster.as_deref().unwrap_or_default())?,
                 token_endpoint: None,
                 jwks_uri: None,
                 allow_http: self.allow_http,

@@ -1,5 +1,6 @@
 //! The configuration as the request path uses it: checked, resolved, nothing left to doubt.
 
+mod authorization_details;
 mod build;
 mod client_documents;
 mod credentials;
@@ -16,6 +17,7 @@ pub use mcp::Mcp;
 pub use raw::AssertionAudience;
 pub use revocation::{ProviderRevocation, Revocation, SecurityEvents};
 
+use crate::authorization_details::Types;
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::{Key, of_fields};
 use crate::dpop::Nonces;
@@ -95,7 +97,7 @@ impl Config {
         }
         let server = self.authorization_server.iter();
         let documents = server.filter_map(|server| server.client_documents.as_ref());
-        parties.extend(documents.flat_map(|all| all.hosts.values()).map(|host| &*host.party));
+        parties.extend(documents.flat_map(|all| &all.hosts).map(|host| &*host.party));
         let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
         let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
         let server = self.authorization_server.iter();
@@ -279,6 +281,8 @@ pub struct AuthorizationServer {
     pub per_source_per_minute: Option<u32>,
     /// See `per_source_per_minute`.
     pub per_client_per_minute: Option<u32>,
+    /// Whether a claimed authorization detail that is not understood refuses the grant.
+    pub strict_authorization_details: bool,
     /// Clients by `client_id`.
     pub clients: BTreeMap<String, Rc<RegisteredClient>>,
     /// Clients besides, whose `client_id` is the URL of their metadata.
@@ -287,8 +291,8 @@ pub struct AuthorizationServer {
 
 /// Whose Client ID Metadata Documents are read.
 pub struct ClientDocuments {
-    /// By host, and port if there is one, as it stands in the URL: no other is ever called.
-    pub hosts: BTreeMap<String, Rc<DocumentHost>>,
+    /// The hosts: no other is ever called.
+    pub hosts: Vec<Rc<DocumentHost>>,
     /// Whether a client that proves nothing may redeem a grant that is bound to a key.
     pub allow_public: bool,
     /// Whether URLs may be plain `http`, and name addresses and ports.
@@ -405,6 +409,8 @@ pub struct Accept {
     pub default_scopes: Vec<String>,
     /// Browser origins allowed besides the resource's own.
     pub allowed_origins: Vec<String>,
+    /// The authorization details it understands (RFC 9396).
+    pub authorization_details: Types,
     /// Credentials of the backend, and whom each is for: the first that fits counts.
     pub credentials: Vec<MappedCredential>,
     /// Header that tells the backend who calls.

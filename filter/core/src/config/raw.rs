@@ -132,6 +132,8 @@ pub(super) struct AuthorizationServer {
     pub mutual_tls: Option<MutualTls>,
     pub revocation: Option<serde_json::Value>,
     #[serde(default)]
+    pub strict_authorization_details: bool,
+    #[serde(default)]
     pub clients: BTreeMap<String, RegisteredClient>,
     pub client_id_metadata_documents: Option<ClientDocuments>,
 }
@@ -139,18 +141,9 @@ pub(super) struct AuthorizationServer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientDocuments {
-    pub hosts: BTreeMap<String, DocumentHost>,
+    pub hosts: BTreeMap<String, RegisteredClient>,
     #[serde(default)]
     pub allow_public: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DocumentHost {
-    pub cluster: String,
-    pub identity_providers: Vec<Trust>,
-    #[serde(default)]
-    pub resources: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -213,9 +206,11 @@ pub(super) struct RateLimits {
     pub per_client_per_minute: Option<u32>,
 }
 
+/// One client, or all whose metadata is at one host: those have no credential here, but a cluster.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegisteredClient {
+    pub cluster: Option<String>,
     pub secret_sha256: Option<Digest>,
     pub private_key_jwt: Option<RegisteredKeys>,
     pub tls_client_auth: Option<TlsClientAuth>,
@@ -336,6 +331,9 @@ pub(super) struct Accept {
     pub default_scopes: Vec<String>,
     #[serde(default)]
     pub allowed_origins: Vec<String>,
+    /// By type, then by member: `"any"`, or a list of values.
+    #[serde(default)]
+    pub authorization_details: serde_json::Map<String, serde_json::Value>,
     pub credential: Option<Credential>,
     #[serde(default)]
     pub credentials: Vec<Credential>,

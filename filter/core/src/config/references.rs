@@ -122,7 +122,7 @@ pub(super) fn check(
     Ok(warnings)
 }
 
-fn document_hosts(raw: &raw::Document) -> impl Iterator<Item = (&String, &raw::DocumentHost)> {
+fn document_hosts(raw: &raw::Document) -> impl Iterator<Item = (&String, &raw::RegisteredClient)> {
     let server = raw.authorization_server.iter();
     let documents = server.filter_map(|server| server.client_id_metadata_documents.as_ref());
     documents.flat_map(|documents| &documents.hosts)

@@ -3,7 +3,10 @@
 use super::build::Reading;
 use super::fields::{Result, authentication, cluster, fail, header_name, named, scopes, within};
 use super::mcp::mcp;
-use super::{Accept, Binding, Caller, IdentityProvider, Kind, Party, Resource, Upgrade, raw};
+use super::{
+    Accept, Binding, Caller, IdentityProvider, Kind, Party, Resource, Upgrade,
+    authorization_details, raw,
+};
 use crate::http::Url;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -154,6 +157,7 @@ impl Reading<'_> {
                 raw::Binding::Dpop => Binding::Dpop,
                 raw::Binding::Certificate => Binding::Certificate,
             }),
+            authorization_details: authorization_details::types(path, &raw.authorization_details)?,
             credentials: self.credentials(path, raw, providers)?,
             identity_header: match &raw.identity_header {
                 None => None,

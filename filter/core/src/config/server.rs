@@ -75,7 +75,7 @@ impl Reading<'_> {
         }
         let used = |provider: &&Rc<IdentityProvider>| {
             let of_clients = clients.values().flat_map(|client| &client.identity_providers);
-            let hosts = client_documents.iter().flat_map(|documents| documents.hosts.values());
+            let hosts = client_documents.iter().flat_map(|documents| &documents.hosts);
             let of_hosts = hosts.flat_map(|host| &host.identity_providers);
             of_clients.chain(of_hosts).any(|trust| Rc::ptr_eq(&trust.provider, provider))
         };
@@ -126,6 +126,7 @@ impl Reading<'_> {
             compat_authorization_endpoint: raw.compat_authorization_endpoint,
             per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
             per_client_per_minute: limits.and_then(|limits| limits.per_client_per_minute),
+            strict_authorization_details: raw.strict_authorization_details,
             clients,
             client_documents,
         })
@@ -194,6 +195,9 @@ impl Reading<'_> {
         raw: &raw::RegisteredClient,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<RegisteredClient> {
+        if raw.cluster.is_some() {
+            return fail(format!("{path}.cluster"), "a registered client is never called");
+        }
         let identity_providers = trusts(path, &raw.identity_providers, providers)?;
         Ok(RegisteredClient {
             credential: self.registered_credential(path, raw)?,
