@@ -146,7 +146,7 @@ impl Desk {
                     host::remove_header(Map::Request, name);
                 }
                 let set = edits.set.iter();
-                let set =
+                let mut set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
                 if set.all(|one| one) {
                     self.set_phase(stream, Phase::Forwarded(Rc::new(after)));
