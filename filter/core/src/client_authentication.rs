@@ -5,7 +5,7 @@
 use crate::client_assertion::{Expected, Received};
 use crate::client_certificate::ClientCertificate;
 use crate::client_discovery::{self, Described};
-use crate::config::{AuthorizationServer, RegisteredClient, RegisteredCredential};
+use crate::config::{RegisteredClient, RegisteredCredential, TokenEndpoint};
 use crate::digest::sha256;
 use crate::error::{ClientFault, Error};
 use crate::flow::Ctx;
@@ -63,7 +63,7 @@ impl Client {
 pub async fn authenticate(
     ctx: &Ctx,
     site: &Site,
-    server: &AuthorizationServer,
+    endpoint: &TokenEndpoint,
     request: &Request,
     form: &Form,
 ) -> Result<Client, Error> {
@@ -79,24 +79,24 @@ pub async fn authenticate(
         return Err(Error::SeveralClientAuthentications);
     }
     let client = match (header.first(), secret) {
-        _ if assertion.is_some() => by_assertion(ctx, site, server, form).await?,
+        _ if assertion.is_some() => by_assertion(ctx, site, endpoint, form).await?,
         (Some(header), _) => {
             let (id, secret) = basic(header).ok_or(Error::Client(ClientFault::MalformedBasic))?;
             match secret.as_str() {
                 // RFC 6749 §2.3.1: a client without a secret may send an empty one.
-                "" if !server.clients.contains_key(&id) => by_nothing(ctx, server, &id).await?,
-                secret => by_secret(&id, secret, server)?,
+                "" if !endpoint.clients.contains_key(&id) => by_nothing(ctx, endpoint, &id).await?,
+                secret => by_secret(&id, secret, endpoint)?,
             }
         }
         (None, Some(secret)) => {
             let id = form.get("client_id").ok_or(Error::Client(ClientFault::NoCredential))?;
-            by_secret(id, secret, server)?
+            by_secret(id, secret, endpoint)?
         }
         (None, None) => {
             let named = form.get("client_id").unwrap_or_default();
-            match by_certificate(named, request.certificate.as_ref(), server)? {
+            match by_certificate(named, request.certificate.as_ref(), endpoint)? {
                 Some(client) => client,
-                None => by_nothing(ctx, server, named).await?,
+                None => by_nothing(ctx, endpoint, named).await?,
             }
         }
     };
@@ -107,11 +107,11 @@ pub async fn authenticate(
 }
 
 /// A public client. Nothing is fetched where none is admitted.
-async fn by_nothing(ctx: &Ctx, server: &AuthorizationServer, id: &str) -> Result<Client, Error> {
-    let documents = server.client_documents.as_ref();
+async fn by_nothing(ctx: &Ctx, endpoint: &TokenEndpoint, id: &str) -> Result<Client, Error> {
+    let documents = endpoint.client_documents.as_ref();
     let admitted = documents.is_some_and(|documents| documents.allow_public)
-        && !server.clients.contains_key(id);
-    let fetch = client_discovery::find(server, id).filter(|_| admitted);
+        && !endpoint.clients.contains_key(id);
+    let fetch = client_discovery::find(endpoint, id).filter(|_| admitted);
     let fetch = fetch.ok_or(Error::Client(ClientFault::NoCredential))?;
     let client = Client::described(id, client_discovery::described(ctx, &fetch, &|_| true).await?);
     match client.is_public() {
@@ -120,8 +120,8 @@ async fn by_nothing(ctx: &Ctx, server: &AuthorizationServer, id: &str) -> Result
     }
 }
 
-fn by_secret(id: &str, secret: &str, server: &AuthorizationServer) -> Result<Client, Error> {
-    let registered = server.clients.get_key_value(id);
+fn by_secret(id: &str, secret: &str, endpoint: &TokenEndpoint) -> Result<Client, Error> {
+    let registered = endpoint.clients.get_key_value(id);
     // An unknown client costs the same work as a wrong secret.
     let expected = match registered.map(|(_, client)| &client.credential) {
         Some(RegisteredCredential::SecretSha256(digest)) => *digest,
@@ -129,9 +129,16 @@ fn by_secret(id: &str, secret: &str, server: &AuthorizationServer) -> Result<Cli
     };
     let proven = same_digest(&sha256(secret.as_bytes()), &expected);
     match registered {
-        Some(registered) if proven => Ok(Client::registered(registered)),
+        Some(registered) if proven || proves_elsewhere(registered.1) => {
+            Ok(Client::registered(registered))
+        }
         _ => Err(Error::Client(ClientFault::NotAuthenticated)),
     }
+}
+
+/// Whether it is the server behind that this client proves itself to.
+fn proves_elsewhere(client: &RegisteredClient) -> bool {
+    matches!(client.credential, RegisteredCredential::Elsewhere)
 }
 
 /// RFC 8705 §2: the client names itself, and the connection's certificate is the one it is registered
@@ -139,11 +146,14 @@ fn by_secret(id: &str, secret: &str, server: &AuthorizationServer) -> Result<Cli
 fn by_certificate(
     named: &str,
     certificate: Option<&ClientCertificate>,
-    server: &AuthorizationServer,
+    endpoint: &TokenEndpoint,
 ) -> Result<Option<Client>, Error> {
-    let Some(client) = server.clients.get_key_value(named) else {
+    let Some(client) = endpoint.clients.get_key_value(named) else {
         return Ok(None);
     };
+    if proves_elsewhere(client.1) {
+        return Ok(Some(Client::registered(client)));
+    }
     let RegisteredCredential::Certificate(registered) = &client.1.credential else {
         return Ok(None);
     };
@@ -158,7 +168,7 @@ fn by_certificate(
 async fn by_assertion(
     ctx: &Ctx,
     site: &Site,
-    server: &AuthorizationServer,
+    endpoint: &TokenEndpoint,
     form: &Form,
 ) -> Result<Client, Error> {
     let fault = |fault| Error::Client(ClientFault::Assertion(fault));
@@ -168,31 +178,31 @@ async fn by_assertion(
     let assertion = form.get("client_assertion").unwrap_or_default().as_bytes();
     let received = Received::parse(assertion, CLIENT_ASSERTION_ALGORITHMS).map_err(fault)?;
     let id = received.subject().map_err(fault)?;
-    let client = match server.clients.get_key_value(id) {
+    let client = match endpoint.clients.get_key_value(id) {
         Some(registered) => Client::registered(registered),
         None => {
-            let fetch = client_discovery::find(server, id);
+            let fetch = client_discovery::find(endpoint, id);
             let fetch = fetch.ok_or(Error::Client(ClientFault::NotAuthenticated))?;
             let knows = |keys: &KeySet| received.is_known_to(keys);
             Client::described(id, client_discovery::described(ctx, &fetch, &knows).await?)
         }
     };
-    let RegisteredCredential::Keys(keys) = &client.registration.credential else {
-        return Err(Error::Client(ClientFault::MethodNotRegistered));
+    let keys = match &client.registration.credential {
+        RegisteredCredential::Keys(keys) => keys,
+        RegisteredCredential::Elsewhere => return Ok(client),
+        _ => return Err(Error::Client(ClientFault::MethodNotRegistered)),
     };
     let expected = Expected {
         client_id: &client.id,
-        issuer: server.issuer.as_str(),
-        token_endpoint: server
-            .accept_token_endpoint_audience
-            .then_some(server.token_endpoint.as_str()),
+        issuer: endpoint.issuer.as_str(),
+        token_endpoint: endpoint.accept_token_endpoint_audience.then_some(endpoint.url.as_str()),
         now: ctx.now(),
-        skew: server.rules.skew,
+        skew: endpoint.rules.skew,
     };
     let once = received.verify(keys, &expected).map_err(fault)?;
-    let until = once.expires_at.saturating_add(server.rules.skew).saturating_add(1);
+    let until = once.expires_at.saturating_add(endpoint.rules.skew).saturating_add(1);
     let kind = replay::Kind::ClientAssertion;
-    let name = replay::name(server.issuer.as_str(), &client.id, &once.jti, 0);
+    let name = replay::name(endpoint.issuer.as_str(), &client.id, &once.jti, 0);
     match replay::spend(&*site.store, kind, &name, until, ctx.now()) {
         Ok(Spend::First) => Ok(client),
         Ok(Spend::Again) => Err(fault(Fault::Replayed)),

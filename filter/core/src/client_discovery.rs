@@ -2,7 +2,7 @@
 //! (draft-ietf-oauth-client-id-metadata-document §4, §8).
 
 use crate::client_metadata::{Credential, Document, client_url};
-use crate::config::{AuthorizationServer, DocumentHost, RegisteredClient, RegisteredCredential};
+use crate::config::{DocumentHost, RegisteredClient, RegisteredCredential, TokenEndpoint};
 use crate::digest::{Key, of_fields, short_digest};
 use crate::discovery::{get, max_age};
 use crate::error::{ClientFault, Error};
@@ -48,8 +48,8 @@ pub struct Described {
 /// Where the document of `client_id` is: `None` unless that is a [`client_url`] at a listed host.
 ///
 /// Nothing is fetched by this.
-pub fn find(server: &AuthorizationServer, client_id: &str) -> Option<Rc<Fetch>> {
-    let documents = server.client_documents.as_ref()?;
+pub fn find(endpoint: &TokenEndpoint, client_id: &str) -> Option<Rc<Fetch>> {
+    let documents = endpoint.client_documents.as_ref()?;
     let url = client_url(client_id, documents.allow_http)?;
     let at = |host: &&Rc<DocumentHost>| host.party.issuer.authority() == url.authority();
     let host = documents.hosts.iter().find(at)?.clone();

@@ -7,6 +7,7 @@
 use crate::client_certificate::ClientCertificate;
 use crate::config::{GrantRules, IdentityProvider, Replay, Trust};
 use crate::confirmation::Confirmation;
+use crate::digest::Key;
 use crate::dpop::Proof;
 use crate::error::Error;
 use crate::flow::Ctx;
@@ -139,16 +140,17 @@ pub fn check_revocation(site: &Site, grant: &Grant<'_>, now: u64) -> Result<(), 
 }
 
 /// Spends the grant at the Resource AS `audience`: once, or as often as its issuer's entry allows, in
-/// the fleet's store if there is one and else in this process.
+/// the fleet's store if there is one and else in this process. Returns the name under which this
+/// process remembers it, if it does.
 pub async fn spend(
     ctx: &Ctx,
     site: &Site,
     rules: &GrantRules,
     audience: &str,
     grant: &Grant<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Key>, Error> {
     let uses = match grant.provider.replay {
-        Replay::Off => return Ok(()),
+        Replay::Off => return Ok(None),
         Replay::SingleUse => 1,
         Replay::Bounded(more) => more.saturating_add(1),
     };
@@ -165,7 +167,7 @@ pub async fn spend(
             }
         };
         match spent {
-            Some(Spend::First) => return Ok(()),
+            Some(Spend::First) => return Ok(rules.replay_store.is_none().then_some(name)),
             Some(Spend::Again) => {}
             Some(Spend::Full) | None => return Err(Error::ReplayStore),
         }

@@ -7,7 +7,7 @@
 //! # Layout, in reading order
 //!
 //! * What a request goes through: [`worker`] asks [`routes`] what it is for, then [`token_endpoint`],
-//!   [`resource_server`] or [`upgrade`] judge it, and [`reply`] words a refusal ([`error`]).
+//!   [`resource_server`], [`upgrade`] or [`guard`] judge it, and [`reply`] words a refusal ([`error`]).
 //! * A grant: [`grant`] checks an ID-JAG from form to single use ([`replay`], or [`replay_store`] for
 //!   a fleet), [`subject`] tells whose it is, [`dpop`] and [`confirmation`] whose key it is bound to,
 //!   [`authorization_details`] what else it grants.
@@ -49,6 +49,7 @@ pub mod flow;
 pub mod form;
 pub mod global_token_revocation;
 pub mod grant;
+pub mod guard;
 pub mod http;
 pub mod id_jag;
 pub mod id_token;

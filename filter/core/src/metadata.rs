@@ -29,7 +29,7 @@ pub fn authorization_server(
     }
     let mut document = json!({
         "issuer": server.issuer.as_str(),
-        "token_endpoint": server.token_endpoint.as_str(),
+        "token_endpoint": server.endpoint.url.as_str(),
         "jwks_uri": server.jwks_uri.as_str(),
         "revocation_endpoint": server.revocation.token.as_str(),
         "grant_types_supported": grants,
@@ -38,7 +38,7 @@ pub fn authorization_server(
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
     });
     if let Some(members) = document.as_object_mut() {
-        if let Some(documents) = &server.client_documents {
+        if let Some(documents) = &server.endpoint.client_documents {
             members.insert("client_id_metadata_document_supported".into(), true.into());
             let methods = members.get_mut("token_endpoint_auth_methods_supported");
             if let Some(methods) = methods.and_then(Value::as_array_mut) {

@@ -3,7 +3,7 @@
 use crate::access_token::AccessToken;
 use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::confirmation::Confirmation;
-use crate::dpop::{self, Fault, Proof};
+use crate::dpop::{self, Fault, Nonces, Proof};
 use crate::error::Error;
 use crate::grant::Grant;
 use crate::http::Request;
@@ -15,16 +15,15 @@ use crate::site::Site;
 const WINDOW: u64 = 60;
 
 /// The DPoP proof of `request`, if there is one, good for `uri` and, at a resource, for `token`. It is
-/// spent: a proof counts once for its key and URI.
+/// spent: a proof counts once for its key and URI. With `nonces` it must have one of those.
 pub fn proof(
     site: &Site,
-    server: &AuthorizationServer,
+    nonces: Option<&Nonces>,
     request: &Request,
     uri: &str,
     token: Option<&[u8]>,
     now: u64,
 ) -> Result<Option<Proof>, Error> {
-    let nonces = server.dpop.nonces.as_ref();
     let fault = |fault| {
         let wants_nonce = fault == Fault::Nonce;
         let fresh = nonces.filter(|_| wants_nonce).map(|nonces| nonces.fresh(now));
@@ -101,7 +100,8 @@ pub fn check(
             // RFC 9449 §4.3 (9): the URI as the client addressed it, by configuration, and not by
             // headers.
             let uri = format!("{}{}", resource.url.origin(), request.path());
-            proof(site, server, request, &uri, Some(presented), now)?
+            let nonces = server.dpop.nonces.as_ref();
+            proof(site, nonces, request, &uri, Some(presented), now)?
         }
     };
     let certificate = request.certificate.as_ref().map(|certificate| &certificate.sha256);

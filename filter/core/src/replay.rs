@@ -54,17 +54,8 @@ pub fn spend(
     until: u64,
     now: u64,
 ) -> Result<Spend, Unavailable> {
-    let (id, rest) = name.split_at(16);
-    let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
-    let kind = match kind {
-        Kind::Grant => "jti",
-        Kind::ClientAssertion => "client-jti",
-        Kind::Proof => "dpop-jti",
-        Kind::Event => "event-jti",
-    };
-    let key = format!("jagway/{kind}/{:x}", bucket % BUCKETS);
-
-    update(store, &key, |bucket| {
+    let (id, _) = name.split_at(16);
+    update(store, &place(kind, name), |bucket| {
         let live = |entry: &&[u8]| expiry(entry) > now;
         let entries: Vec<&[u8]> = bucket.chunks_exact(ENTRY).filter(live).collect();
         if entries.iter().any(|entry| entry.starts_with(id)) {
@@ -78,6 +69,29 @@ pub fn spend(
         next.extend_from_slice(&until.to_be_bytes());
         (Some(next), Spend::First)
     })
+}
+
+/// Forgets what has this `name`: whoever spent it got nothing for it, and may not have been the one it
+/// was for.
+pub fn release(store: &dyn Store, kind: Kind, name: &Key) -> Result<(), Unavailable> {
+    let (id, _) = name.split_at(16);
+    update(store, &place(kind, name), |bucket| {
+        let others = bucket.chunks_exact(ENTRY).filter(|entry| !entry.starts_with(id));
+        (Some(others.collect::<Vec<_>>().concat()), ())
+    })
+}
+
+/// The bucket of what has this `name`.
+fn place(kind: Kind, name: &Key) -> String {
+    let (_, rest) = name.split_at(16);
+    let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
+    let kind = match kind {
+        Kind::Grant => "jti",
+        Kind::ClientAssertion => "client-jti",
+        Kind::Proof => "dpop-jti",
+        Kind::Event => "event-jti",
+    };
+    format!("jagway/{kind}/{:x}", bucket % BUCKETS)
 }
 
 fn expiry(entry: &[u8]) -> u64 {

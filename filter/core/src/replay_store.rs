@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 /// How the Redis is reached.
 #[derive(Debug)]
 pub struct ReplayStore {
+    /// Where the cluster stands in the configuration, for the log.
+    pub path: String,
     /// The Envoy cluster.
     pub cluster: String,
     /// Longest time an answer may take, in milliseconds.
@@ -87,7 +89,12 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn webdis() -> ReplayStore {
-        ReplayStore { cluster: "redis".into(), timeout: 200, front: Front::Webdis(None) }
+        ReplayStore {
+            path: String::new(),
+            cluster: "redis".into(),
+            timeout: 200,
+            front: Front::Webdis(None),
+        }
     }
 
     fn rest() -> ReplayStore {

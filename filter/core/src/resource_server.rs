@@ -17,7 +17,7 @@ use crate::store::{Store, Unavailable};
 use crate::subject_id::SubjectId;
 
 /// What becomes of a request's head before it goes upstream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Edits {
     /// Header fields to remove.
     pub remove: Vec<String>,
@@ -98,9 +98,15 @@ pub fn check_head(
         return Ok(Head::Foreign);
     }
     let audience = resource.resource.as_str();
-    let token =
-        access_token::verify(presented, &server.keys, issuer, audience, now, server.rules.skew)
-            .map_err(Error::AccessToken)?;
+    let token = access_token::verify(
+        presented,
+        &server.keys,
+        issuer,
+        audience,
+        now,
+        server.endpoint.rules.skew,
+    )
+    .map_err(Error::AccessToken)?;
     check_revocation(&*site.store, &token, now)?;
     let shown = (&token, presented, scheme);
     possession::check(site, server, (resource, accept), request, shown, now)?;

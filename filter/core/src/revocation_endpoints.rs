@@ -111,7 +111,7 @@ async fn token(
     body: &[u8],
 ) -> Result<Reply, Error> {
     let form = Form::parse(body).map_err(Error::Form)?;
-    let client = authenticate(ctx, site, server, request, &form).await?;
+    let client = authenticate(ctx, site, &server.endpoint, request, &form).await?;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
     if !site.limits.borrow_mut().admit(who, server.per_client_per_minute, ctx.now()) {
         return Err(Error::RateLimited);
@@ -128,7 +128,7 @@ async fn token(
     if issued.client_id != client.id {
         return Err(Error::TokenOfAnotherClient);
     }
-    let until = issued.expires_at.saturating_add(server.rules.skew).saturating_add(1);
+    let until = issued.expires_at.saturating_add(server.endpoint.rules.skew).saturating_add(1);
     recorded(revocation::revoke_token(&*site.store, &issued.jti, until, ctx.now()))?;
     let jti = short_digest(&issued.jti);
     site.done("revoked", format!("revoked token={jti} client={:?}", client.id));
@@ -191,7 +191,7 @@ async fn caller<'a>(
         issuer: provider.party.issuer.as_str(),
         endpoint: endpoint.as_str(),
         now: ctx.now(),
-        skew: server.rules.skew,
+        skew: server.endpoint.rules.skew,
     };
     let once = received.verify(&keys, &expected).map_err(Error::RevocationToken)?;
     Ok(Caller::Provider(provider, once))
@@ -207,7 +207,7 @@ fn spend(
 ) -> Result<(), Error> {
     let issuer = provider.party.issuer.as_str();
     let name = replay::name(server.issuer.as_str(), issuer, &once.jti, 0);
-    let until = once.expires_at.saturating_add(server.rules.skew).saturating_add(1);
+    let until = once.expires_at.saturating_add(server.endpoint.rules.skew).saturating_add(1);
     match replay::spend(&*site.store, replay::Kind::Event, &name, until, ctx.now()) {
         Ok(Spend::First) => Ok(()),
         Ok(Spend::Again) => Err(Error::RevocationToken(Fault::Replayed)),
@@ -241,7 +241,7 @@ async fn event(
         issuer: provider.party.issuer.as_str(),
         audience: audience.unwrap_or(server.issuer.as_str()),
         now: ctx.now(),
-        skew: server.rules.skew,
+        skew: server.endpoint.rules.skew,
         max_age: server.revocation.longest_life,
     };
     match received.verify(&keys, &expected) {
@@ -272,7 +272,7 @@ fn revoke_user(
     let tenant = subject.tenant.as_deref().filter(|_| has_tenants);
     let origin = revocation::origin(&subject.issuer, tenant, &subject.subject);
     let now = ctx.now();
-    let life = server.revocation.longest_life.saturating_add(server.rules.skew);
+    let life = server.revocation.longest_life.saturating_add(server.endpoint.rules.skew);
     let until = now.saturating_add(life).saturating_add(1);
     recorded(revocation::revoke_origin(&*site.store, &origin, before, until, now))?;
     let (issuer, sub) = (provider.party.issuer.as_str(), short_digest(&subject.subject));
@@ -281,7 +281,7 @@ fn revoke_user(
 }
 
 fn trusted<'a>(server: &'a AuthorizationServer, issuer: &str) -> Option<&'a Rc<IdentityProvider>> {
-    let mut providers = server.rules.identity_providers.iter();
+    let mut providers = server.endpoint.rules.identity_providers.iter();
     providers.find(|provider| provider.party.issuer.as_str() == issuer)
 }
 
@@ -294,7 +294,8 @@ fn algorithms(
     server: &AuthorizationServer,
     may: impl Fn(&IdentityProvider) -> bool,
 ) -> Vec<Algorithm> {
-    let providers = server.rules.identity_providers.iter().filter(|provider| may(provider));
+    let providers =
+        server.endpoint.rules.identity_providers.iter().filter(|provider| may(provider));
     providers.flat_map(|provider| provider.algorithms.iter().copied()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Which of the configured endpoints a request is for.
 
-use crate::config::{Config, Kind, Resource};
+use crate::config::{Config, Guard, Kind, Resource};
 use crate::error::Error;
 use crate::http::Request;
 use crate::metadata;
@@ -17,6 +17,10 @@ pub enum Route {
     TokenEndpoint,
     /// An endpoint that takes revocations.
     Revocation(Endpoint),
+    /// The token endpoint of another authorization server, which we guard.
+    Guard(Rc<Guard>),
+    /// Another path of such a server, which goes on unjudged.
+    Unjudged,
     /// A resource.
     Resource(Rc<Resource>),
 }
@@ -31,6 +35,14 @@ pub fn route(config: &Config, request: &Request) -> Result<Route, Error> {
     }
     if let Some(route) = own_endpoint(config, request, path)? {
         return Ok(route);
+    }
+    let authority = request.authority();
+    if let Some(guard) = config.guards.iter().find(|guard| guard.endpoint.url.is_at(authority)) {
+        return match path {
+            path if path == guard.endpoint.url.path() => Ok(Route::Guard(guard.clone())),
+            path if guard.paths.iter().any(|other| other == path) => Ok(Route::Unjudged),
+            _ => Err(Error::NotFound),
+        };
     }
     // The longest path wins, so that one resource may lie below another.
     config
@@ -64,7 +76,7 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
     };
     let document = |body, max_age| public(request, &metadata::document(&body, max_age));
     if server.issuer.is_at(request.authority()) {
-        if path == server.token_endpoint.path() {
+        if path == server.endpoint.url.path() {
             return Ok(Some(Route::TokenEndpoint));
         }
         if let Some(endpoint) = revocation_endpoints::at(server, path) {

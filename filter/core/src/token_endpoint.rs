@@ -38,7 +38,6 @@ pub fn check_head(site: &Site, request: &Request, now: u64) -> Result<(), Error>
 
 /// As [`check_head`], for a body of this `media_type`.
 pub fn check_post(site: &Site, request: &Request, media_type: &str, now: u64) -> Result<(), Error> {
-    let server = server(&site.config)?;
     if request.method() != "POST" {
         return Err(Error::MethodNotAllowed("POST"));
     }
@@ -61,7 +60,9 @@ pub fn check_post(site: &Site, request: &Request, media_type: &str, now: u64) ->
     }
     let address = request.source.rsplit_once(':').map_or(&*request.source, |(address, _)| address);
     let source: &[&[u8]] = &[b"source", address.as_bytes()];
-    if !site.limits.borrow_mut().admit(source, server.per_source_per_minute, now) {
+    let server = site.config.authorization_server.as_ref();
+    let limit = server.and_then(|server| server.per_source_per_minute);
+    if !site.limits.borrow_mut().admit(source, limit, now) {
         return Err(Error::RateLimited);
     }
     Ok(())
@@ -86,7 +87,7 @@ pub async fn handle(
         Some(_) => return Err(Error::UnsupportedGrantType),
     };
 
-    let client = authenticate(&ctx, &site, server, &request, &form).await?;
+    let client = authenticate(&ctx, &site, &server.endpoint, &request, &form).await?;
     if !client.may_use_jwt_bearer {
         return Err(Error::UnauthorizedClient);
     }
@@ -102,15 +103,16 @@ pub async fn handle(
     }
     let requested = requested(&form)?;
 
-    let uri = server.token_endpoint.as_str();
-    let proof = possession::proof(&site, server, &request, uri, None, ctx.now())?;
+    let uri = server.endpoint.url.as_str();
+    let proof =
+        possession::proof(&site, server.dpop.nonces.as_ref(), &request, uri, None, ctx.now())?;
     let proof = proof.as_ref();
     if client.registration.dpop_bound && proof.is_none() {
         // RFC 9449 §5.2
         return Err(Error::Dpop { fault: dpop::Fault::Missing, nonce: None });
     }
 
-    let rules = &server.rules;
+    let rules = &server.endpoint.rules;
     let trusts = &client.registration.identity_providers;
     let certificate = request.certificate.as_ref();
     let presenter = Presenter { client_id: &client.id, trusts, proof, certificate };

@@ -48,7 +48,11 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         let path = format!("resources[{index}]");
         resources.push(Rc::new(reading.resource(&path, resource, &providers)?));
     }
-    let idle = references::check(&raw, &resources, authorization_server.as_ref())?;
+    let mut guards = Vec::new();
+    for (index, guard) in raw.guards.iter().enumerate() {
+        guards.push(Rc::new(reading.guard(&format!("guards[{index}]"), guard, &providers)?));
+    }
+    let idle = references::check(&raw, &resources, authorization_server.as_ref(), &guards)?;
     reading.warnings.borrow_mut().extend(idle);
 
     let secrets = reading.secrets.into_inner();
@@ -56,6 +60,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     Ok(Config {
         authorization_server,
         resources,
+        guards,
         warnings: reading.warnings.into_inner(),
         seal: Seal::new(&secrets),
     })

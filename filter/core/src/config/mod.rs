@@ -6,6 +6,7 @@ mod client_documents;
 mod credentials;
 mod document;
 mod fields;
+mod guard;
 mod mcp;
 mod raw;
 mod references;
@@ -40,6 +41,8 @@ pub struct Config {
     pub authorization_server: Option<AuthorizationServer>,
     /// The resources, each under its own URL.
     pub resources: Vec<Rc<Resource>>,
+    /// The token endpoints that are guarded.
+    pub guards: Vec<Rc<Guard>>,
     /// What to tell the operator although it is allowed.
     pub warnings: Vec<String>,
     /// Seals what workers share.
@@ -77,8 +80,7 @@ impl Config {
     /// Every Envoy cluster that requests may make Jagway call, each with its path in the
     /// configuration.
     pub fn clusters(&self) -> Vec<(String, String)> {
-        let server = self.authorization_server.iter();
-        let trusted = server.flat_map(|server| &server.rules.identity_providers);
+        let trusted = self.endpoints().flat_map(|endpoint| &endpoint.rules.identity_providers);
         let mut parties: Vec<&Party> = trusted.map(|provider| &*provider.party).collect();
         for resource in &self.resources {
             match &resource.kind {
@@ -95,23 +97,18 @@ impl Config {
                 }
             }
         }
-        let server = self.authorization_server.iter();
-        let documents = server.filter_map(|server| server.client_documents.as_ref());
+        let documents = self.endpoints().filter_map(|endpoint| endpoint.client_documents.as_ref());
         parties.extend(documents.flat_map(|all| &all.hosts).map(|host| &*host.party));
         let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
         let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
-        let server = self.authorization_server.iter();
-        let store = server.filter_map(|server| server.rules.replay_store.as_ref());
-        clusters.extend(store.map(|store| {
-            ("authorization_server.replay_store.cluster".to_owned(), store.cluster.clone())
-        }));
+        let stores = self.endpoints().filter_map(|endpoint| endpoint.rules.replay_store.as_ref());
+        clusters.extend(stores.map(|store| (store.path.clone(), store.cluster.clone())));
         clusters
     }
 
     /// The documents of other servers that requests will need.
     pub fn documents(&self) -> Vec<Job> {
-        let server = self.authorization_server.iter();
-        let trusted = server.flat_map(|server| &server.rules.identity_providers);
+        let trusted = self.endpoints().flat_map(|endpoint| &endpoint.rules.identity_providers);
         let mut jobs: Vec<Job> =
             trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
         for upgrade in self.upgrades() {
@@ -126,6 +123,12 @@ impl Config {
             }
         }
         jobs
+    }
+
+    /// The token endpoints: ours and those that are guarded.
+    fn endpoints(&self) -> impl Iterator<Item = &TokenEndpoint> {
+        let own = self.authorization_server.iter().map(|server| &server.endpoint);
+        own.chain(self.guards.iter().map(|guard| &guard.endpoint))
     }
 
     fn upgrades(&self) -> impl Iterator<Item = &Rc<Upgrade>> {
@@ -249,8 +252,8 @@ pub enum ClientCredential {
 pub struct AuthorizationServer {
     /// Our issuer identifier.
     pub issuer: Url,
-    /// The token endpoint's URL.
-    pub token_endpoint: Url,
+    /// The token endpoint.
+    pub endpoint: TokenEndpoint,
     /// The key set's URL.
     pub jwks_uri: Url,
     /// Our keys; the first one signs.
@@ -263,8 +266,6 @@ pub struct AuthorizationServer {
     pub keys: KeySet,
     /// Life of an access token, in seconds.
     pub access_token_lifetime: u64,
-    /// Which ID-JAGs are taken.
-    pub rules: GrantRules,
     /// Where revocations are taken.
     pub revocation: Revocation,
     /// Status of `access_denied` for what policy refuses; `None`: it is `invalid_grant` then.
@@ -273,8 +274,6 @@ pub struct AuthorizationServer {
     pub dpop: Dpop,
     /// Whether client certificates are read: the listener asks for them.
     pub reads_certificates: bool,
-    /// Whether client assertions may be addressed to the token endpoint.
-    pub accept_token_endpoint_audience: bool,
     /// Whether to publish an authorization endpoint that always refuses.
     pub compat_authorization_endpoint: bool,
     /// Requests a minute from one source and of one client, per worker; `None`: no limit.
@@ -283,10 +282,34 @@ pub struct AuthorizationServer {
     pub per_client_per_minute: Option<u32>,
     /// Whether a claimed authorization detail that is not understood refuses the grant.
     pub strict_authorization_details: bool,
+}
+
+/// A token endpoint, ours or one that we guard, and what is taken there from whom.
+pub struct TokenEndpoint {
+    /// Issuer identifier of the Resource AS.
+    pub issuer: Url,
+    /// Its URL.
+    pub url: Url,
+    /// Which ID-JAGs are taken.
+    pub rules: GrantRules,
+    /// Whether client assertions may be addressed to the token endpoint.
+    pub accept_token_endpoint_audience: bool,
     /// Clients by `client_id`.
     pub clients: BTreeMap<String, Rc<RegisteredClient>>,
     /// Clients besides, whose `client_id` is the URL of their metadata.
     pub client_documents: Option<ClientDocuments>,
+}
+
+/// The token endpoint of another authorization server, which sees sound ID-JAGs only.
+pub struct Guard {
+    /// The endpoint.
+    pub endpoint: TokenEndpoint,
+    /// Resources that its ID-JAGs may name.
+    pub resources: Vec<String>,
+    /// Whether other grants go on to it, unjudged.
+    pub passes_other_grants: bool,
+    /// Other paths of the same host that go on, unjudged.
+    pub paths: Vec<String>,
 }
 
 /// Whose Client ID Metadata Documents are read.
@@ -343,6 +366,8 @@ pub enum RegisteredCredential {
     Certificate(RegisteredCertificate),
     /// Not at all (`none`), as its metadata document says.
     Public,
+    /// To the authorization server behind, not to us.
+    Elsewhere,
 }
 
 /// One MCP server.

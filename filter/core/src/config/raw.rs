@@ -11,7 +11,37 @@ pub(super) struct Document {
     #[serde(default)]
     pub identity_providers: BTreeMap<String, IdentityProvider>,
     pub authorization_server: Option<AuthorizationServer>,
+    #[serde(default)]
     pub resources: Vec<Resource>,
+    #[serde(default)]
+    pub guards: Vec<Guard>,
+}
+
+/// The token endpoint of another authorization server.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    pub issuer: String,
+    pub token_endpoint: String,
+    pub clients: BTreeMap<String, RegisteredClient>,
+    pub resources: Vec<String>,
+    pub clock_skew: Option<u64>,
+    #[serde(default)]
+    pub accepted_audiences: Vec<String>,
+    pub replay_store: Option<ReplayStore>,
+    #[serde(default)]
+    pub other_grants: OtherGrants,
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// What becomes of grants that are no ID-JAGs.
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OtherGrants {
+    #[default]
+    Refuse,
+    Pass,
 }
 
 #[derive(Deserialize)]
@@ -235,6 +265,15 @@ pub(super) enum TlsClientAuth {
 #[serde(deny_unknown_fields)]
 pub(super) struct SelfSigned {
     pub certificate_sha256: Vec<String>,
+}
+
+impl RegisteredClient {
+    pub(super) fn proves_nothing(&self) -> bool {
+        self.secret_sha256.is_none()
+            && self.private_key_jwt.is_none()
+            && self.tls_client_auth.is_none()
+            && self.self_signed_tls_client_auth.is_none()
+    }
 }
 
 /// An identity provider by name, or with those of its tenants that count.

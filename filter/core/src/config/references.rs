@@ -1,7 +1,7 @@
 //! What can only be seen with the whole document in view.
 
 use super::fields::{Result, fail};
-use super::{AuthorizationServer, Binding, Kind, Resource, client_documents, raw};
+use super::{AuthorizationServer, Binding, Guard, Kind, Resource, client_documents, raw};
 use crate::http::Url;
 use crate::names;
 use std::collections::BTreeSet;
@@ -13,9 +13,10 @@ pub(super) fn check(
     raw: &raw::Document,
     resources: &[Rc<Resource>],
     server: Option<&AuthorizationServer>,
+    guards: &[Rc<Guard>],
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    if resources.is_empty() {
+    if resources.is_empty() && guards.is_empty() {
         return fail("resources", "needs at least one entry");
     }
     // As requests are matched: by authority and path, a terminating slash or none.
@@ -29,11 +30,25 @@ pub(super) fn check(
         }
         let own = server.iter().flat_map(|server| {
             let metadata = server.issuer.with_well_known(names::WELL_KNOWN_AUTHORIZATION_SERVER);
-            let fixed = [server.token_endpoint.clone(), server.jwks_uri.clone(), metadata];
+            let fixed = [server.endpoint.url.clone(), server.jwks_uri.clone(), metadata];
             fixed.into_iter().chain(server.revocation.endpoints().cloned())
         });
         if own.into_iter().any(|own| route(&own) == route(&resource.url)) {
             return fail(path, "is where our own authorization server answers");
+        }
+    }
+    for (index, guard) in guards.iter().enumerate() {
+        let path = format!("guards[{index}].token_endpoint");
+        let host = guard.endpoint.url.authority();
+        let elsewhere = |url: &Url| url.authority() != host;
+        // What a guard lets pass unjudged must not be a way around something that is judged.
+        if !resources.iter().all(|resource| elsewhere(&resource.url))
+            || !server.is_none_or(|server| elsewhere(&server.issuer))
+        {
+            return fail(path, "is on a host that something else here answers on");
+        }
+        if guards.iter().take(index).any(|other| !elsewhere(&other.endpoint.url)) {
+            return fail(path, "is on the host of another guard");
         }
     }
     let accepts = resources.iter().any(|resource| matches!(resource.kind, Kind::Accept(_)));
@@ -68,7 +83,7 @@ pub(super) fn check(
             return fail(path, "needs `authorization_server.mutual_tls`");
         }
     }
-    for (id, client) in server.iter().flat_map(|server| &server.clients) {
+    for (id, client) in server.iter().flat_map(|server| &server.endpoint.clients) {
         let accepted = |name: &&String| {
             let mut all = resources.iter().filter(|one| matches!(one.kind, Kind::Accept(_)));
             all.any(|one| one.resource.as_str() == *name)
@@ -102,7 +117,8 @@ pub(super) fn check(
         let used_by_upgrade = upgrades.clone().any(|upgrade| upgrade.identity_provider == *name);
         let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
         let hosts = document_hosts(raw).flat_map(|(_, host)| &host.identity_providers);
-        let used_by_client = clients.flat_map(|client| &client.identity_providers);
+        let guarded = raw.guards.iter().flat_map(|guard| guard.clients.values());
+        let used_by_client = clients.chain(guarded).flat_map(|client| &client.identity_providers);
         let used_by_client = used_by_client.chain(hosts).any(|used| used.name() == name);
         if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");

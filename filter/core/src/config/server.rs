@@ -4,7 +4,7 @@ use super::build::Reading;
 use super::fields::{Result, cluster, fail, identifier, named, within};
 use super::{
     AuthorizationServer, Dpop, GrantRules, IdentityProvider, RegisteredClient,
-    RegisteredCredential, Trust, raw,
+    RegisteredCredential, TokenEndpoint, Trust, raw,
 };
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::from_hex;
@@ -50,7 +50,6 @@ impl Reading<'_> {
         let access_token_lifetime = raw.access_token_lifetime.unwrap_or(300);
         within(&format!("{path}.access_token_lifetime"), access_token_lifetime, 1, 3600)?;
         let skew = raw.clock_skew.unwrap_or(60);
-        within(&format!("{path}.clock_skew"), skew, 0, 300)?;
         let limits = raw.rate_limits.as_ref();
         if let Some(raw::RateLimits {
             per_source_per_minute: source,
@@ -64,7 +63,10 @@ impl Reading<'_> {
         for (id, client) in &raw.clients {
             let path = format!("{path}.clients.{id}");
             identifier(&path, id)?;
-            clients.insert(id.clone(), Rc::new(self.registered_client(&path, client, providers)?));
+            clients.insert(
+                id.clone(),
+                Rc::new(self.registered_client(&path, client, providers, false)?),
+            );
         }
         let client_documents = match &raw.client_id_metadata_documents {
             None => None,
@@ -80,7 +82,15 @@ impl Reading<'_> {
             of_clients.chain(of_hosts).any(|trust| Rc::ptr_eq(&trust.provider, provider))
         };
         let identity_providers = providers.values().filter(used).cloned().collect();
-        let rules = self.grant_rules(raw, &issuer, skew, identity_providers)?;
+        let store = raw.replay_store.as_ref();
+        let rules = self.grant_rules(
+            path,
+            &raw.accepted_audiences,
+            store,
+            &issuer,
+            skew,
+            identity_providers,
+        )?;
         if raw.access_denied_status.is_some_and(|status| !matches!(status, 400 | 403)) {
             return fail(format!("{path}.access_denied_status"), "must be 400 or 403");
         }
@@ -109,7 +119,14 @@ impl Reading<'_> {
         let revocation = self.revocation(revocation, &issuer, &rules, access_token_lifetime)?;
         let base = issuer.path().trim_end_matches('/');
         Ok(AuthorizationServer {
-            token_endpoint: issuer.with_path(&format!("{base}/token")),
+            endpoint: TokenEndpoint {
+                issuer: issuer.clone(),
+                url: issuer.with_path(&format!("{base}/token")),
+                rules,
+                accept_token_endpoint_audience: raw.accept_token_endpoint_audience.unwrap_or(true),
+                clients,
+                client_documents,
+            },
             jwks_uri: issuer.with_path(&format!("{base}/.well-known/jagway/jwks.json")),
             issuer,
             signing_key,
@@ -117,18 +134,14 @@ impl Reading<'_> {
             published_keys,
             keys: verifying,
             access_token_lifetime,
-            rules,
             revocation,
             access_denied_status: raw.access_denied_status,
             dpop,
             reads_certificates: raw.mutual_tls.is_some(),
-            accept_token_endpoint_audience: raw.accept_token_endpoint_audience.unwrap_or(true),
             compat_authorization_endpoint: raw.compat_authorization_endpoint,
             per_source_per_minute: limits.and_then(|limits| limits.per_source_per_minute),
             per_client_per_minute: limits.and_then(|limits| limits.per_client_per_minute),
             strict_authorization_details: raw.strict_authorization_details,
-            clients,
-            client_documents,
         })
     }
 
@@ -189,46 +202,52 @@ impl Reading<'_> {
         }
     }
 
-    fn registered_client(
+    pub(super) fn registered_client(
         &self,
         path: &str,
         raw: &raw::RegisteredClient,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
+        guarded: bool,
     ) -> Result<RegisteredClient> {
         if raw.cluster.is_some() {
             return fail(format!("{path}.cluster"), "a registered client is never called");
         }
         let identity_providers = trusts(path, &raw.identity_providers, providers)?;
         Ok(RegisteredClient {
-            credential: self.registered_credential(path, raw)?,
+            credential: match guarded && raw.proves_nothing() {
+                true => RegisteredCredential::Elsewhere,
+                false => self.registered_credential(path, raw)?,
+            },
             identity_providers,
             resources: raw.resources.clone(),
             dpop_bound: raw.dpop_bound_access_tokens,
         })
     }
 
-    fn grant_rules(
+    pub(super) fn grant_rules(
         &self,
-        raw: &raw::AuthorizationServer,
+        path: &str,
+        accepted_audiences: &[String],
+        replay_store: Option<&raw::ReplayStore>,
         issuer: &Url,
         skew: u64,
         identity_providers: Vec<Rc<IdentityProvider>>,
     ) -> Result<GrantRules> {
-        let path = "authorization_server";
+        within(&format!("{path}.clock_skew"), skew, 0, 300)?;
         let mut audiences = vec![issuer.as_str().to_owned()];
-        for (index, audience) in raw.accepted_audiences.iter().enumerate() {
+        for (index, audience) in accepted_audiences.iter().enumerate() {
             identifier(&format!("{path}.accepted_audiences[{index}]"), audience)?;
             audiences.push(audience.clone());
         }
-        let replay_store = match &raw.replay_store {
+        let replay_store = match replay_store {
             None => None,
-            Some(store) => Some(Rc::new(self.replay_store(store)?)),
+            Some(store) => Some(Rc::new(self.replay_store(path, store)?)),
         };
         Ok(GrantRules { audiences, skew, identity_providers, replay_store })
     }
 
-    fn replay_store(&self, raw: &raw::ReplayStore) -> Result<ReplayStore> {
-        let path = "authorization_server.replay_store";
+    fn replay_store(&self, path: &str, raw: &raw::ReplayStore) -> Result<ReplayStore> {
+        let path = &format!("{path}.replay_store");
         let timeout = raw.timeout_ms.unwrap_or(500);
         if !(10..=2000).contains(&timeout) {
             return fail(format!("{path}.timeout_ms"), "must be 10 to 2000 milliseconds");
@@ -246,7 +265,8 @@ impl Reading<'_> {
             }
             _ => return fail(path, "needs exactly one of `webdis` and `rest`"),
         };
-        Ok(ReplayStore { cluster: cluster(path, &raw.cluster)?, timeout, front })
+        let cluster = cluster(path, &raw.cluster)?;
+        Ok(ReplayStore { path: format!("{path}.cluster"), cluster, timeout, front })
     }
 }
 

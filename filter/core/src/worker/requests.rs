@@ -7,13 +7,14 @@ use super::{
 use crate::access_token::AccessToken;
 use crate::backend;
 use crate::call::{self, Passed};
-use crate::config::{Accept, AuthorizationServer, Kind, Resource, Upgrade};
+use crate::config::{Accept, AuthorizationServer, Guard, Kind, Resource, Upgrade};
 use crate::error::Error;
 use crate::flow::{self, Ask, Ctx, Moment, Step, Told};
+use crate::guard;
 use crate::http::Request;
 use crate::mcp;
 use crate::reply::{Reply, Surface};
-use crate::resource_server::{self, Head};
+use crate::resource_server::{self, Edits, Head};
 use crate::revocation_endpoints::{self, Endpoint};
 use crate::routes::{self, Route};
 use crate::secret::Secret;
@@ -27,6 +28,8 @@ use std::rc::Rc;
 pub enum Purpose {
     /// A token for a grant.
     Token,
+    /// A token of another authorization server, if its grant is sound.
+    Guarded(Rc<Guard>),
     /// A revocation.
     Revocation(Endpoint),
     /// An accepted resource, with this token.
@@ -124,7 +127,7 @@ impl Worker {
         }
         // A client that asks for a token is not patient.
         let patience = match purpose {
-            Purpose::Token => KEYS_DEADLINE,
+            Purpose::Token | Purpose::Guarded(_) => KEYS_DEADLINE,
             Purpose::Revocation(_) => STREAM_DEADLINE,
             Purpose::Accepted(..) | Purpose::Upgraded(_) => STREAM_DEADLINE,
         };
@@ -236,6 +239,16 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
             let surface = Surface::TokenEndpoint(issuer.unwrap_or_default().to_owned());
             (surface, judged.map(|()| goes))
         }
+        Ok(Route::Guard(guard)) => {
+            let judged = guard::check_head(site, request, now);
+            let surface = Surface::TokenEndpoint(guard.endpoint.issuer.as_str().to_owned());
+            let goes = Judged::Goes(Purpose::Guarded(guard), Some(token_endpoint::MAX_FORM));
+            (surface, judged.map(|()| goes))
+        }
+        Ok(Route::Unjudged) => {
+            let verdict = Verdict::Forward(Edits::default(), AfterResponse::default());
+            (Surface::Other, Ok(Judged::Now(verdict)))
+        }
         Ok(Route::Revocation(endpoint)) => {
             let Some(server) = &config.authorization_server else {
                 return (Surface::Other, Err(Error::NotFound));
@@ -284,7 +297,7 @@ fn check_use(
     request: &Request,
     now: u64,
 ) -> Result<Option<usize>, Error> {
-    let (acr, age, skew) = (&accept.required_acr, accept.max_auth_age, server.rules.skew);
+    let (acr, age, skew) = (&accept.required_acr, accept.max_auth_age, server.endpoint.rules.skew);
     token.authentication.suffices(acr, age, now, skew)?;
     match &accept.mcp {
         None => Ok(None),
@@ -302,6 +315,11 @@ async fn serve(
     match purpose {
         Purpose::Token => {
             token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
+        }
+        Purpose::Guarded(guard) => {
+            let spent = guard::check(&ctx, &site, &guard, &request, &body).await?;
+            let after = AfterResponse { spent, ..AfterResponse::default() };
+            Ok(Verdict::Forward(Edits::default(), after))
         }
         Purpose::Revocation(endpoint) => {
             let reply = revocation_endpoints::handle(ctx, site, endpoint, request, body).await;
@@ -346,6 +364,7 @@ async fn accepted(
         hide: hide.map(str::to_owned).collect(),
         origin: origin.map(str::to_owned),
         token: swapped.token,
+        spent: None,
         session: passed.holder,
     };
     let mut edits = resource_server::edits(accept, request, swapped.set);

@@ -4,6 +4,7 @@ use super::{Todo, Worker};
 use crate::call::SESSION_HEADER;
 use crate::digest::Key;
 use crate::http::Headers;
+use crate::replay;
 use crate::reply::cors;
 use crate::session::OwnedHolder;
 
@@ -20,6 +21,8 @@ pub struct AfterResponse {
     /// The token that the request went with: its key, and the second at which it was got. It is
     /// dropped if the server refuses it.
     pub token: Option<(Key, u64)>,
+    /// A grant that is to be released if the server says that the client did not prove itself.
+    pub spent: Option<Key>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
 }
@@ -56,6 +59,10 @@ impl Worker {
             Some((key, made_at)) if refused => self.token_refused(&key, made_at, now),
             _ => Vec::new(),
         };
+        if let Some(name) = after.spent.filter(|_| refused) {
+            // If the store fails, the grant stays spent.
+            let _ = replay::release(&*self.site.store, replay::Kind::Grant, &name);
+        }
         self.bind_session(after, headers, &mut edits, &mut todo);
         (edits, todo)
     }

@@ -1,0 +1,98 @@
+//! The guard: grants of another authorization server's token endpoint, validated before it sees them.
+//!
+//! A JWT bearer grant passes the same checks as at our own endpoint, tenants and single use included,
+//! and goes on byte for byte. The server behind authenticates the client (again), decides and issues.
+
+use crate::authorization_details;
+use crate::client_authentication::authenticate;
+use crate::config::{Guard, RegisteredCredential};
+use crate::digest::Key;
+use crate::error::Error;
+use crate::flow::Ctx;
+use crate::form::Form;
+use crate::grant::{self, Presenter};
+use crate::http::{Request, Url};
+use crate::names;
+use crate::possession;
+use crate::site::Site;
+use crate::token_endpoint::{self, scope_tokens};
+use std::rc::Rc;
+
+/// What can be said before the body is there, as at our own token endpoint.
+pub fn check_head(site: &Site, request: &Request, now: u64) -> Result<(), Error> {
+    token_endpoint::check_post(site, request, names::FORM, now)
+}
+
+/// Judges a token request whose head has passed [`check_head`]. `Ok`: it goes on, as it came.
+///
+/// Returns what was spent of a client that proves itself to the server behind only: if that server
+/// says that it did not, the grant was burnt by a stranger and is to be released. Does *not* decide
+/// what is granted.
+pub async fn check(
+    ctx: &Ctx,
+    site: &Rc<Site>,
+    guard: &Guard,
+    request: &Request,
+    body: &[u8],
+) -> Result<Option<Key>, Error> {
+    if body.len() > token_endpoint::MAX_FORM {
+        return Err(Error::BodyTooLarge);
+    }
+    let form = Form::parse(body).map_err(Error::Form)?;
+    match form.get("grant_type") {
+        None => return Err(Error::MissingParameter("grant_type")),
+        Some(names::GRANT_JWT_BEARER) => {}
+        Some(_) if guard.passes_other_grants => return Ok(None),
+        Some(_) => return Err(Error::UnsupportedGrantType),
+    }
+    let endpoint = &guard.endpoint;
+    let client = authenticate(ctx, site, endpoint, request, &form).await?;
+    let assertion = form.get("assertion").ok_or(Error::MissingParameter("assertion"))?;
+    if form.get("scope").is_some_and(|scope| scope_tokens(scope).is_none()) {
+        return Err(Error::ScopeSyntax);
+    }
+    let uri = endpoint.url.as_str();
+    let proof = possession::proof(site, None, request, uri, None, ctx.now())?;
+
+    let presenter = Presenter {
+        client_id: &client.id,
+        trusts: &client.registration.identity_providers,
+        proof: proof.as_ref(),
+        certificate: None,
+    };
+    let governed = |name: &str| guard.resources.iter().any(|resource| resource == name);
+    let rules = &endpoint.rules;
+    let grant = grant::verify(ctx, site, rules, &presenter, assertion, &governed).await?;
+    check_request(guard, &form, &grant.id_jag)?;
+    grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
+    grant::subject(&grant)?;
+    let spent = grant::spend(ctx, site, rules, endpoint.issuer.as_str(), &grant).await?;
+    let elsewhere = matches!(client.registration.credential, RegisteredCredential::Elsewhere);
+    site.done("guarded", format!("passed client={:?} issuer={:?}", client.id, grant.id.issuer));
+    Ok(spent.filter(|_| elsewhere))
+}
+
+/// Nothing is asked for that the grant does not hold: the server behind may not look.
+fn check_request(guard: &Guard, form: &Form, grant: &crate::id_jag::IdJag) -> Result<(), Error> {
+    let claimed = grant.resources.as_deref().unwrap_or_default();
+    for resource in form.all("resource") {
+        let governed = guard.resources.iter().any(|other| other == resource);
+        let in_grant = claimed.is_empty() || claimed.iter().any(|other| other == resource);
+        if Url::parse(resource).is_none() || !governed || !in_grant {
+            return Err(Error::Target);
+        }
+    }
+    if let (Some(scope), Some(granted)) = (form.get("scope"), &grant.scope) {
+        let granted: Vec<&str> = granted.split(' ').collect();
+        if !scope.split(' ').all(|token| granted.contains(&token)) {
+            return Err(Error::NoScopeLeft);
+        }
+    }
+    if let Some(details) = form.get("authorization_details") {
+        authorization_details::requested(details).map_err(|_| Error::AuthorizationDetails)?;
+        if !grant.claims.contains_key("authorization_details") {
+            return Err(Error::AuthorizationDetails);
+        }
+    }
+    Ok(())
+}
