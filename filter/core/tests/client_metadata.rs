@@ -816,6 +816,6 @@ fn a_registration_says_whether_its_tokens_must_be_bound() {
 
     let config = parse(&config);
 
-    let clients = &config.authorization_server.as_ref().unwrap().clients;
+    let clients = &config.authorization_server.as_ref().unwrap().endpoint.clients;
     assert!(clients["claude"].dpop_bound && !clients["other"].dpop_bound);
 }
