@@ -103,6 +103,13 @@ impl Desk {
             Todo::Info(line) => host::log(Level::Info, &format!("jagway: {line}")),
             Todo::Count(kind, what) => self.count(kind, what),
             Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
+            Todo::Close(stream) => {
+                if host::enter(stream) {
+                    self.set_phase(stream, Phase::Replied);
+                    host::close();
+                }
+                host::enter(self.root);
+            }
             Todo::Collect(stream, limit) => self.set_phase(stream, Phase::Collecting(limit)),
             // Without a queue of its own the worker takes its turn with the next tick.
             Todo::Wake => {
@@ -149,7 +156,7 @@ impl Desk {
                 let mut set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
                 if set.all(|one| one) {
-                    self.set_phase(stream, Phase::Forwarded(Rc::new(after)));
+                    self.set_phase(stream, Phase::Forwarded(Rc::from(after)));
                     if elsewhere {
                         host::resume();
                     }

@@ -100,6 +100,7 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
 }
 
@@ -268,6 +269,12 @@ pub fn reply(reply: &Reply) -> bool {
 pub fn resume() {
     // SAFETY: no pointers. 0 is the request's direction.
     unsafe { proxy_continue_stream(0) };
+}
+
+/// Resets the effective stream, in the middle of its answer.
+pub fn close() {
+    // SAFETY: no pointers. 1 is the answer's direction.
+    unsafe { proxy_close_stream(1) };
 }
 
 /// Makes `context` the one that the following calls are about. `false` if it is no more.

@@ -132,6 +132,8 @@ impl RootContext for Root {
         if desk.worker.borrow().is_alone() {
             self.join(desk, moment.now);
         }
+        let todo = desk.worker.borrow_mut().cut(moment.now);
+        desk.perform(self.id, todo);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {

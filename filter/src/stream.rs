@@ -141,6 +141,7 @@ impl HttpContext for Stream {
         for (name, value) in &edits.set {
             host::set_header(Map::Response, name, value);
         }
+        desk.worker.borrow_mut().opened(self.id, &after, &headers);
         desk.perform(self.id, todo);
         Action::Continue
     }

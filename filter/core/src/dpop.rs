@@ -54,8 +54,6 @@ pub struct Expected<'a> {
     pub window: u64,
     /// `Some`: a nonce of these is demanded.
     pub nonces: Option<&'a Nonces>,
-    /// `Some`: the request's raw body, whose digest the proof must carry (the MCP extension for DPoP).
-    pub content_digest: Option<&'a [u8]>,
 }
 
 /// Why there is no proof. [`Fault::Nonce`] is told the client as `use_dpop_nonce`, with a nonce;
@@ -119,13 +117,13 @@ pub fn proof(headers: &Headers) -> Result<Option<&[u8]>, Fault> {
 }
 
 /// The checks of §4.3, in this order: form and header, the key, the signature by it, `htm`, `htu`;
-/// `nonce`; `jti`, `iat`, `ath`, `content_digest`. So a client learns that it needs a nonce only with
+/// `nonce`; `jti`, `iat`, `ath`. So a client learns that it needs a nonce only with
 /// a proof made for this request, and learns it whatever its clock says.
 ///
-/// `ath` where there is no access token is refused, as it cannot be checked; a `nonce` or a
-/// `content_digest` that was not asked for is ignored.
+/// `ath` where there is no access token is refused, as it cannot be checked; a `nonce` that was not asked
+/// for is ignored.
 ///
-/// Does *not* check that the proof was not used before, that the access token is bound to this key
+/// Does *not* check that the proof was not used before, that it is for the body ([`covers`]), that the access token is bound to this key
 /// ([`crate::confirmation::Confirmation::holds`]), and claims that proofs do not have (`exp`, `nbf`).
 pub fn verify(proof: &[u8], expected: &Expected<'_>) -> Result<Proof, Fault> {
     let (jws, thumbprint) = signed(proof)?;
@@ -152,14 +150,23 @@ pub fn verify(proof: &[u8], expected: &Expected<'_>) -> Result<Proof, Fault> {
     if claims.contains_key("ath") != ath.is_some() || text("ath") != ath.as_deref() {
         return Err(Fault::AccessToken);
     }
-    if let Some(body) = expected.content_digest {
-        let digest = format!("sha-256=:{}:", STANDARD.encode(sha256(body)));
-        if text("content_digest") != Some(digest.as_str()) {
-            return Err(Fault::ContentDigest);
-        }
-    }
     let until = iat.saturating_add(expected.window).saturating_add(1);
     Ok(Proof { thumbprint, jti: jti.to_owned(), until })
+}
+
+/// Whether a proof that has passed [`verify`] is for this raw `body` too: its `content_digest` (the MCP
+/// extension for DPoP).
+///
+/// Does *not* verify the proof again: only one that was verified with the head may come here.
+pub fn covers(proof: &[u8], body: &[u8]) -> Result<(), Fault> {
+    let payload = proof.split(|byte| *byte == b'.').nth(1).unwrap_or_default();
+    let claims = URL_SAFE_NO_PAD.decode(payload).ok().and_then(|payload| json::object(&payload));
+    let claims = claims.ok_or(Fault::ContentDigest)?;
+    let digest = format!("sha-256=:{}:", STANDARD.encode(sha256(body)));
+    match json::string(&claims, "content_digest") == Ok(Some(&digest)) {
+        true => Ok(()),
+        false => Err(Fault::ContentDigest),
+    }
 }
 
 /// A proof's JWS, verified with the key in its header, and that key's thumbprint.

@@ -52,7 +52,7 @@ pub async fn check(
         return Err(Error::ScopeSyntax);
     }
     let uri = endpoint.url.as_str();
-    let proof = possession::proof(site, None, request, uri, None, ctx.now())?;
+    let proof = possession::proof(site, None, request, uri, None, (ctx.now(), possession::WINDOW))?;
 
     let presenter = Presenter {
         client_id: &client.id,

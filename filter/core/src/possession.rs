@@ -12,17 +12,20 @@ use crate::replay::{self, Spend};
 use crate::site::Site;
 
 /// How far the `iat` of a proof may be from now, in seconds.
-const WINDOW: u64 = 60;
+pub const WINDOW: u64 = 60;
+/// The same where the proof must be for the body too: what the MCP extension for DPoP demands.
+const WINDOW_WITH_BODY: u64 = 300;
 
 /// The DPoP proof of `request`, if there is one, good for `uri` and, at a resource, for `token`. It is
-/// spent: a proof counts once for its key and URI. With `nonces` it must have one of those.
+/// spent: a proof counts once for its key and URI. With `nonces` it must have one of those; its `iat`
+/// is at most `window` seconds from `now`.
 pub fn proof(
     site: &Site,
     nonces: Option<&Nonces>,
     request: &Request,
     uri: &str,
     token: Option<&[u8]>,
-    now: u64,
+    (now, window): (u64, u64),
 ) -> Result<Option<Proof>, Error> {
     let fault = |fault| {
         let wants_nonce = fault == Fault::Nonce;
@@ -32,15 +35,8 @@ pub fn proof(
     let Some(proof) = dpop::proof(&request.headers).map_err(fault)? else {
         return Ok(None);
     };
-    let expected = dpop::Expected {
-        method: request.method(),
-        uri,
-        access_token: token,
-        now,
-        window: WINDOW,
-        nonces,
-        content_digest: None,
-    };
+    let expected =
+        dpop::Expected { method: request.method(), uri, access_token: token, now, window, nonces };
     let proof = dpop::verify(proof, &expected).map_err(fault)?;
     let name = replay::name(uri, &proof.thumbprint, &proof.jti, 0);
     match replay::spend(&*site.store, replay::Kind::Proof, &name, proof.until, now) {
@@ -101,7 +97,9 @@ pub fn check(
             // headers.
             let uri = format!("{}{}", resource.url.origin(), request.path());
             let nonces = server.dpop.nonces.as_ref();
-            proof(site, nonces, request, &uri, Some(presented), now)?
+            let covers_body = accept.mcp.as_ref().is_some_and(|mcp| mcp.content_digest);
+            let window = if covers_body { WINDOW_WITH_BODY } else { WINDOW };
+            proof(site, nonces, request, &uri, Some(presented), (now, window))?
         }
     };
     let certificate = request.certificate.as_ref().map(|certificate| &certificate.sha256);

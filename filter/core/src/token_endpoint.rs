@@ -104,8 +104,14 @@ pub async fn handle(
     let requested = requested(&form)?;
 
     let uri = server.endpoint.url.as_str();
-    let proof =
-        possession::proof(&site, server.dpop.nonces.as_ref(), &request, uri, None, ctx.now())?;
+    let proof = possession::proof(
+        &site,
+        server.dpop.nonces.as_ref(),
+        &request,
+        uri,
+        None,
+        (ctx.now(), possession::WINDOW),
+    )?;
     let proof = proof.as_ref();
     if client.registration.dpop_bound && proof.is_none() {
         // RFC 9449 §5.2

@@ -54,7 +54,7 @@ fn call(
             assert!(edits.remove.contains(&"authorization".to_owned()));
             let set = edits.set.iter();
             let set = set.map(|(name, value)| (name.clone(), value.expose().to_owned()));
-            Ok((set.collect(), after))
+            Ok((set.collect(), *after))
         }
     }
 }

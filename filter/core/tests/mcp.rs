@@ -74,7 +74,7 @@ fn post(mcp: Value, fields: &[(&str, &str)], body: Vec<u8>) -> (Verdict, Process
 
 fn forwarded(verdict: Verdict) -> (Edits, AfterResponse) {
     match verdict {
-        Verdict::Forward(edits, after) => (edits, after),
+        Verdict::Forward(edits, after) => (edits, *after),
         Verdict::Reply(reply) => panic!("{reply:?}"),
     }
 }

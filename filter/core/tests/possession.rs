@@ -471,3 +471,44 @@ fn a_token_bound_to_a_certificate_needs_its_connection() {
         }
     }
 }
+
+#[test]
+fn where_the_body_counts_a_proof_is_for_one_body() {
+    let mut config = dpop_config();
+    let accept = config["resources"][0]["accept"].as_object_mut().unwrap();
+    accept.insert("mcp".into(), json!({ "content_digest": true }));
+    let alone = jagway_core::config::Config::parse(config.to_string().as_bytes(), &env);
+    assert_eq!(alone.map(|_| ()).unwrap_err().path, "resources[0].accept.mcp.content_digest");
+    config["resources"][0]["accept"]["bound_tokens"] = json!("dpop");
+    let mut process = Process::new(&config, 1);
+    let answer = body(&redeem(&mut process, "1", Value::Null, Some(&proof(3, json!({})))));
+    let token = answer["access_token"].as_str().unwrap().to_owned();
+    let message = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let digest = {
+        use base64::Engine;
+        let digest = base64::engine::general_purpose::STANDARD.encode(sha256(message));
+        format!("sha-256=:{digest}:")
+    };
+    let mut call = |jti: &str, claims: Value, sent: &[u8]| {
+        let ath = base64url(&sha256(token.as_bytes()));
+        let mut all = json!({ "htu": WAREHOUSE, "ath": ath, "jti": jti });
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let (authorization, proof) = (format!("DPoP {token}"), proof(3, all));
+        let fields = [
+            ("authorization", authorization.as_str()),
+            ("dpop", proof.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let request = request("POST", "mcp.acme.example", "/warehouse", &fields);
+        process.request_with_body(0, 9, request, sent.to_vec());
+        status(&process.verdict())
+    };
+
+    assert_eq!(call("a", json!({ "content_digest": digest }), message), 0);
+    let other = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#;
+    assert_eq!(call("b", json!({ "content_digest": digest }), other), 401);
+    assert_eq!(call("c", json!({}), message), 401);
+    // The extension's window is wider.
+    assert_eq!(call("d", json!({ "content_digest": digest, "iat": NOW - 300 }), message), 0);
+    assert_eq!(call("e", json!({ "content_digest": digest, "iat": NOW - 301 }), message), 401);
+}

@@ -358,3 +358,32 @@ fn the_compatibility_endpoint_is_published_only_on_request_and_always_refuses() 
     assert_eq!(status(&refused), 400);
     assert_eq!(body(&refused)["error"], "unsupported_response_type");
 }
+
+#[test]
+fn an_event_stream_is_cut_when_its_token_has_expired() {
+    let open = |content_type: &str, closed_by_client: bool| {
+        let mut process = Process::new(&accept_config(), 1);
+        let authorization = format!("Bearer {}", own(json!({})));
+        let fields = [("authorization", authorization.as_str())];
+        process.request(0, 7, request("GET", "mcp.acme.example", "/warehouse", &fields));
+        let Verdict::Forward(_, after) = process.verdict() else { panic!("{:?}", process.log) };
+        let head = [(":status", "200"), ("content-type", content_type)];
+        let head = head.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        process.workers[0].opened(7, &after, &Headers::new(head.to_vec()));
+        if closed_by_client {
+            process.workers[0].gone(7);
+        }
+        process.now += 359;
+        process.tick();
+        assert!(process.closed.is_empty(), "the token, and the skew, are not over yet");
+        process.now += 1;
+        process.tick();
+        process.tick();
+        process.closed.len()
+    };
+
+    assert_eq!(open("text/event-stream", false), 1);
+    assert_eq!(open("Text/Event-Stream; charset=utf-8", false), 1);
+    assert_eq!(open("application/json", false), 0, "an answer is let finish");
+    assert_eq!(open("text/event-stream", true), 0);
+}

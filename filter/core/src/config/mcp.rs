@@ -15,6 +15,8 @@ pub struct Mcp {
     pub deny_unlisted: bool,
     /// Whether sessions are bound to their holders.
     pub bind_sessions: bool,
+    /// Whether a DPoP proof must be for the body too.
+    pub content_digest: bool,
     /// Versions of the protocol that are accepted.
     pub revisions: Vec<String>,
 }
@@ -44,6 +46,7 @@ pub(super) fn mcp(path: &str, raw: &raw::Mcp, known: &[String]) -> Result<Mcp> {
         scopes: ScopeRules::new(rules),
         deny_unlisted,
         bind_sessions: matches!(raw.sessions, raw::Sessions::Bind),
+        content_digest: raw.content_digest,
         revisions: revisions(&format!("{path}.revisions"), raw.revisions.as_deref())?,
     })
 }

@@ -409,6 +409,8 @@ pub(super) struct Mcp {
     pub unlisted: Unlisted,
     #[serde(default)]
     pub sessions: Sessions,
+    #[serde(default)]
+    pub content_digest: bool,
     pub revisions: Option<Vec<String>>,
 }
 

@@ -145,6 +145,11 @@ impl Reading<'_> {
         }
         authentication(path, &raw.required_acr, raw.max_auth_age)?;
         let mcp = raw.mcp.as_ref().map(|raw| mcp(path, raw, &granted)).transpose()?;
+        let covers_body = raw.mcp.as_ref().is_some_and(|mcp| mcp.content_digest);
+        if covers_body && !matches!(raw.bound_tokens, Some(raw::Binding::Dpop)) {
+            let path = format!("{path}.mcp.content_digest");
+            return fail(path, "needs `bound_tokens: dpop`: else there is no proof to have it");
+        }
         Ok(Accept {
             name: raw.name.clone(),
             scopes: granted,

@@ -48,6 +48,8 @@ pub enum Todo {
     Collect(StreamId, usize),
     /// Call [`Worker::turn`] from a callback of the root context.
     Wake,
+    /// End the stream, whatever is still on its way.
+    Close(StreamId),
     /// Make a request for this run of a job or for a stream; then call [`Worker::answered`]. Only ever asked for by
     /// calls that come from the root context.
     Dispatch(Run, Callout),
@@ -74,7 +76,7 @@ pub struct Run {
 #[derive(Debug)]
 pub enum Verdict {
     /// Upstream.
-    Forward(Edits, AfterResponse),
+    Forward(Edits, Box<AfterResponse>),
     /// Not upstream.
     Reply(Reply),
 }
@@ -89,6 +91,8 @@ pub struct Worker {
     backlog: Vec<Job>,
     errands: Vec<(StreamId, u64, Callout)>,
     runs: u64,
+    /// Event streams and the second at which their token ends: no more than the host has streams.
+    open: BTreeMap<StreamId, u64>,
     /// When the documents of other servers are looked at next, whether anybody asks or not.
     look_at: u64,
 }
@@ -146,6 +150,7 @@ impl Worker {
             backlog: Vec::new(),
             errands: Vec::new(),
             runs: 0,
+            open: BTreeMap::new(),
             look_at: 0,
         }
     }

@@ -8,6 +8,7 @@ use crate::access_token::AccessToken;
 use crate::backend;
 use crate::call::{self, Passed};
 use crate::config::{Accept, AuthorizationServer, Guard, Kind, Resource, Upgrade};
+use crate::dpop;
 use crate::error::Error;
 use crate::flow::{self, Ask, Ctx, Moment, Step, Told};
 use crate::guard;
@@ -108,6 +109,7 @@ impl Worker {
 
     /// The stream is gone. What it waited for goes on for others.
     pub fn gone(&mut self, stream: StreamId) {
+        self.open.remove(&stream);
         self.streams.remove(&stream);
     }
 
@@ -152,6 +154,11 @@ impl Worker {
             let server = self.site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
             let (sessions, resource) = (&server.sessions, resource.resource.as_str());
             let surface = &mut asker.surface;
+            if mcp.content_digest && request.method() == "POST" {
+                let fault = |fault| Error::Dpop { fault, nonce: None };
+                let proof = dpop::proof(&request.headers).map_err(fault)?.unwrap_or_default();
+                dpop::covers(proof, body).map_err(fault)?;
+            }
             *passed = call::check(mcp, sessions, resource, token, request, body, surface)?;
         }
         Ok(())
@@ -246,7 +253,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
             (surface, judged.map(|()| goes))
         }
         Ok(Route::Unjudged) => {
-            let verdict = Verdict::Forward(Edits::default(), AfterResponse::default());
+            let verdict = Verdict::Forward(Edits::default(), Box::default());
             (Surface::Other, Ok(Judged::Now(verdict)))
         }
         Ok(Route::Revocation(endpoint)) => {
@@ -268,8 +275,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
                         Head::Preflight(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
                         Head::Foreign => {
                             let edits = resource_server::foreign_edits(accept, request);
-                            let after = AfterResponse::default();
-                            Ok(Judged::Now(Verdict::Forward(edits, after)))
+                            Ok(Judged::Now(Verdict::Forward(edits, Box::default())))
                         }
                         Head::Passed(token) => {
                             let limit = check_use(server, accept, &token, request, now)?;
@@ -319,7 +325,7 @@ async fn serve(
         Purpose::Guarded(guard) => {
             let spent = guard::check(&ctx, &site, &guard, &request, &body).await?;
             let after = AfterResponse { spent, ..AfterResponse::default() };
-            Ok(Verdict::Forward(Edits::default(), after))
+            Ok(Verdict::Forward(Edits::default(), Box::new(after)))
         }
         Purpose::Revocation(endpoint) => {
             let reply = revocation_endpoints::handle(ctx, site, endpoint, request, body).await;
@@ -333,7 +339,8 @@ async fn serve(
                 upgrade::handle(ctx, site, upgrade, request).await?;
             let token = Some((key, made_at));
             let hide = vec!["www-authenticate".to_owned()];
-            Ok(Verdict::Forward(edits, AfterResponse { token, hide, ..AfterResponse::default() }))
+            let after = AfterResponse { token, hide, ..AfterResponse::default() };
+            Ok(Verdict::Forward(edits, Box::new(after)))
         }
     }
 }
@@ -365,11 +372,12 @@ async fn accepted(
         origin: origin.map(str::to_owned),
         token: swapped.token,
         spent: None,
+        until: Some(token.expires_at.saturating_add(server.endpoint.rules.skew)),
         session: passed.holder,
     };
     let mut edits = resource_server::edits(accept, request, swapped.set);
     edits.remove.extend(passed.remove.into_iter().map(str::to_owned));
     let session = passed.session.map(|id| (call::SESSION_HEADER.to_owned(), Secret::new(id)));
     edits.set.extend(session);
-    Ok(Verdict::Forward(edits, after))
+    Ok(Verdict::Forward(edits, Box::new(after)))
 }

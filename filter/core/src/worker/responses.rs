@@ -1,6 +1,6 @@
 //! Answers of the servers behind, on their way to the client.
 
-use super::{Todo, Worker};
+use super::{StreamId, Todo, Worker};
 use crate::call::SESSION_HEADER;
 use crate::digest::Key;
 use crate::http::Headers;
@@ -21,6 +21,8 @@ pub struct AfterResponse {
     /// The token that the request went with: its key, and the second at which it was got. It is
     /// dropped if the server refuses it.
     pub token: Option<(Key, u64)>,
+    /// When an event stream that the server opens ends, in seconds since the epoch: with the token.
+    pub until: Option<u64>,
     /// A grant that is to be released if the server says that the client did not prove itself.
     pub spent: Option<Key>,
     /// To whom an MCP session of the answer is bound.
@@ -37,6 +39,31 @@ pub struct ResponseEdits {
 }
 
 impl Worker {
+    /// The head of the answer on `stream` is on its way to the client. An event stream may outlive the
+    /// token it was opened with; then it is cut.
+    pub fn opened(&mut self, stream: StreamId, after: &AfterResponse, headers: &Headers) {
+        let kind = headers.text("content-type").unwrap_or_default().split(';').next();
+        let events = kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"));
+        if let Some(until) = after.until.filter(|_| events) {
+            self.open.insert(stream, until);
+        }
+    }
+
+    /// Cuts event streams whose token has ended. To be called each second, after all else: the host may
+    /// call back for a stream before it has returned.
+    pub fn cut(&mut self, now: u64) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        let over = |(_, until): &(&StreamId, &u64)| **until <= now;
+        let over: Vec<StreamId> = self.open.iter().filter(over).map(|(id, _)| *id).collect();
+        for id in over {
+            self.open.remove(&id);
+            todo.push(Todo::Count("done", "cut"));
+            todo.push(Todo::Info("cut an event stream: its token has expired".to_owned()));
+            todo.push(Todo::Close(id));
+        }
+        todo
+    }
+
     /// The upstream server answered with `headers` a request that was forwarded with `after`, at `now`
     /// (seconds since the epoch).
     ///

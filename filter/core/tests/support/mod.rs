@@ -215,6 +215,7 @@ pub struct Process {
     pub concluded: Vec<(usize, StreamId, Verdict)>,
     pub log: Vec<String>,
     pub counts: BTreeMap<String, u64>,
+    pub closed: Vec<(usize, StreamId)>,
     entropy: Cell<u64>,
 }
 
@@ -229,6 +230,7 @@ impl Process {
             concluded: Vec::new(),
             log: Vec::new(),
             counts: BTreeMap::new(),
+            closed: Vec::new(),
             entropy: Cell::new(0),
         };
         for index in 0..workers {
@@ -293,6 +295,8 @@ impl Process {
             let moment = self.moment();
             let todo = self.workers[worker].tick(moment);
             self.perform(worker, todo);
+            let todo = self.workers[worker].cut(self.now);
+            self.perform(worker, todo);
         }
     }
 
@@ -322,6 +326,7 @@ impl Process {
                     *self.counts.entry(format!("{kind}.{what}")).or_default() += 1
                 }
                 Todo::Collect(..) => {}
+                Todo::Close(stream) => self.closed.push((worker, stream)),
                 Todo::Wake => {
                     let moment = self.moment();
                     let todo = self.workers[worker].turn(moment);

@@ -1,0 +1,76 @@
+//! Event streams through the real Envoy: they may outlive the token they were opened with, but not by much.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use host_tests::jwks::http_client;
+use host_tests::{Options, World};
+use serde_json::json;
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A server whose answers are event streams that never end.
+async fn endless() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(events(stream));
+        }
+    });
+    port
+}
+
+async fn events(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        stream.write_all(b"8\r\n: here\n\n\r\n").await?;
+    }
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_with_its_token() {
+    let port = endless().await;
+    let world = World::start(Options {
+        patch_ingress: Some(Box::new(|config| {
+            config["authorization_server"]["access_token_lifetime"] = json!(3);
+            config["authorization_server"]["clock_skew"] = json!(0);
+        })),
+        patch_bootstrap: Some(Box::new(move |text| repointed(text, "warehouse", port))),
+        ..Options::default()
+    })
+    .await;
+    let (issuer, endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
+    let answer = world.claude.redeem(&issuer, &endpoint, &id_jag(&world, |_, _| {})).await;
+    let token = answer.body["access_token"].as_str().unwrap().to_owned();
+
+    let began = Instant::now();
+    let request = http_client("test").get(world.accept_url()).bearer_auth(&token);
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut chunks = 0;
+    let ended = loop {
+        match tokio::time::timeout(Duration::from_secs(10), response.chunk()).await {
+            Ok(Ok(Some(_))) => chunks += 1,
+            Ok(ended) => break ended,
+            Err(_) => panic!("still open after {:?}", began.elapsed()),
+        }
+    };
+
+    assert!(chunks > 5, "it was a stream: {chunks}");
+    assert!(ended.is_err(), "cut, not ended: a client can tell");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let log = world.envoy.as_ref().unwrap().log();
+    assert!(log.contains("cut an event stream"), "{log}");
+}
