@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod backend_as;
 pub mod bootstrap;
 pub mod client_auth;
 pub mod discovery;
