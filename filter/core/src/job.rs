@@ -75,7 +75,7 @@ impl Place {
 pub enum Want {
     /// Any that is usable.
     Usable,
-    /// One made after this second, unless one was tried for less than 30 s ago.
+    /// One made after this second, unless one was tried for less than 30 s ago in vain.
     NewerThan(u64),
 }
 

@@ -89,7 +89,8 @@ impl Site {
     }
 
     /// The key set of `party`, for a token of which `knows` says whether a set has its key. If the
-    /// set at hand has not, a newer one is fetched, at most once in 30 s for the whole process.
+    /// set at hand has not, a newer one is fetched: for the whole process at most once in 30 s, or in a
+    /// second if the last one was new indeed.
     pub async fn keys(
         &self,
         ctx: &Ctx,

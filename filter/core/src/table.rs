@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// How long a leader may take, in seconds. After that another worker may lead.
 pub const LEASE: u64 = 20;
-/// Shortest time between two tries for something newer, in seconds: an unknown `kid` must not
-/// become a way to make us fetch.
+/// Shortest time between two tries for something newer if the first brought nothing new, in seconds:
+/// an unknown `kid` must not become a way to make us fetch.
 const COOL_DOWN: u64 = 30;
 
 /// How many more leases than results a bucket may hold.
@@ -78,7 +78,7 @@ impl Table<'_> {
             }
             let old = found.as_ref().and_then(|entry| self.usable(&key, entry));
             match found {
-                Some(entry) => self.lease(entry),
+                Some(entry) => self.lease(entry, want),
                 None => {
                     let mut entry = Entry {
                         key: name,
@@ -89,7 +89,7 @@ impl Table<'_> {
                         value: None,
                         failure: None,
                     };
-                    self.lease(&mut entry);
+                    self.lease(&mut entry, want);
                     if !self.make_room(&mut entries, &place) {
                         return (None, Err(Unavailable));
                     }
@@ -124,6 +124,10 @@ impl Table<'_> {
             }
             match result {
                 Ok(value) => {
+                    // It was not in vain. Whoever has changed its keys may do so again.
+                    if self.usable(&key, entry).is_some_and(|old| old.data != value.data) {
+                        entry.tried_at = 0;
+                    }
                     entry.failure = None;
                     entry.value = self.seal.close(&key, &value.data, random).map(|sealed| Stored {
                         sealed: base64url(&sealed),
@@ -174,7 +178,10 @@ impl Table<'_> {
                 Want::Usable => self.now < value.refresh_at || leased,
                 Want::NewerThan(made_at) => value.made_at > made_at,
             };
-            let cooling = !leased && self.now < entry.tried_at.saturating_add(COOL_DOWN);
+            // What was made this very second is as new as can be.
+            let tried =
+                value.made_at >= self.now || self.now < entry.tried_at.saturating_add(COOL_DOWN);
+            let cooling = tried && !leased;
             match (&entry.failure, want) {
                 _ if good => return Some(Look::Ready(value)),
                 // The last try failed: that is our outage, not a fault of the one who asks.
@@ -203,10 +210,13 @@ impl Table<'_> {
         })
     }
 
-    fn lease(&self, entry: &mut Entry) {
+    fn lease(&self, entry: &mut Entry, want: Want) {
         entry.leased_by = self.owner;
         entry.leased_until = self.now.saturating_add(LEASE);
-        entry.tried_at = self.now;
+        // What is fetched in its turn is no try for something newer.
+        if want != Want::Usable {
+            entry.tried_at = self.now;
+        }
     }
 
     /// Makes room for one more: what has ended goes first, then what ends soonest. What is leased

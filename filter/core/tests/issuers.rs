@@ -41,30 +41,71 @@ fn one_issuers_key_is_no_other_issuers() {
     assert_refused(&verdict, &process.log, "kid_unknown", "signed by the other issuer");
 }
 
+/// A process, the keys its issuer publishes, and how often they were fetched.
+struct Issuer {
+    process: Process,
+    published: Vec<u8>,
+    fetches: usize,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        Self { process: Process::new(&accept_config(), 2), published: vec![1], fetches: 0 }
+    }
+
+    /// Redeems a new grant signed by the key of `seed` at a worker; the status, and the fetches so far.
+    fn redeem(&mut self, seed: u8, worker: usize) -> (u16, usize) {
+        let now = self.process.now;
+        let mut claims = id_jag_claims(&format!("{seed} {now} {worker}"));
+        (claims["iat"], claims["exp"]) = (json!(now), json!(now + 300));
+        let assertion = key(seed).sign("oauth-id-jag+jwt", &claims);
+        self.process.request_with_body(worker, 1, token_request(), grant(&assertion));
+        self.process.answer(&mut |_| {
+            self.fetches += 1;
+            answer(200, &jwks(&self.published))
+        });
+        (status(&self.process.verdict()), self.fetches)
+    }
+}
+
 #[test]
 fn an_unknown_kid_is_fetched_for_once_in_thirty_seconds() {
-    let mut process = Process::new(&accept_config(), 2);
-    let rotated = |jti: &str| {
-        let key = jagway_core::signing::SigningKey::from_pem(&pem(2), Some("key-2")).unwrap();
-        key.sign("oauth-id-jag+jwt", &id_jag_claims(jti))
-    };
-    let mut fetches = 0;
-    let mut published = vec![1];
-    let mut redeem = |process: &mut Process, published: &[u8], assertion: &str, worker| {
-        process.request_with_body(worker, 1, token_request(), grant(assertion));
-        process.answer(&mut |_| {
-            fetches += 1;
-            answer(200, &jwks(published))
-        });
-        (status(&process.verdict()), fetches)
-    };
+    let mut issuer = Issuer::new();
 
-    assert_eq!(redeem(&mut process, &published, &id_jag("1"), 0), (200, 1));
-    assert_eq!(redeem(&mut process, &published, &rotated("2"), 0), (400, 1), "within 30 s");
-    process.now += 31;
-    published.push(2);
-    assert_eq!(redeem(&mut process, &published, &rotated("3"), 0), (200, 2), "after 30 s");
-    assert_eq!(redeem(&mut process, &published, &rotated("4"), 1), (200, 2), "the other worker");
+    assert_eq!(issuer.redeem(1, 0), (200, 1));
+    assert_eq!(issuer.redeem(2, 0), (400, 1), "within the second");
+    issuer.process.now += 1;
+    assert_eq!(issuer.redeem(2, 0), (400, 2), "looked for");
+    assert_eq!(issuer.redeem(3, 1), (400, 2), "and in vain");
+    issuer.published.push(2);
+    issuer.process.now += 29;
+    assert_eq!(issuer.redeem(2, 1), (400, 2), "within 30 s");
+    issuer.process.now += 1;
+    assert_eq!(issuer.redeem(2, 0), (200, 3), "after 30 s");
+    issuer.process.now += 1;
+    assert_eq!(issuer.redeem(2, 1), (200, 3), "the other worker");
+}
+
+#[test]
+fn an_issuer_that_changes_its_keys_again_and_again_has_no_grant_refused() {
+    for overlap in [0, 1] {
+        let mut issuer = Issuer::new();
+        assert_eq!(issuer.redeem(1, 0).0, 200);
+
+        for seed in 2..8 {
+            issuer.process.now += 2;
+            issuer.published.push(seed);
+            let gone = issuer.published.len() - 1 - overlap;
+            issuer.published.drain(..gone);
+            for worker in [0, 1] {
+                for seed in issuer.published.clone() {
+                    assert_eq!(issuer.redeem(seed, worker).0, 200, "key {seed} at {worker}");
+                }
+            }
+        }
+
+        assert_eq!(issuer.fetches, 7);
+    }
 }
 
 #[test]
