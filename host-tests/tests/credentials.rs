@@ -74,7 +74,8 @@ async fn everybody_gets_the_credential_that_is_theirs_and_nobody_goes_without() 
     let (world, backend) = world_with(options(settings, &secrets), 1).await;
     // ops:open-sesame
     let basic = "Basic b3BzOm9wZW4tc2VzYW1l";
-    let cases: [(&str, &[&str], &str, [Option<&str>; 2]); 4] = [
+    type Case<'a> = (&'a str, &'a [&'a str], &'a str, [Option<&'a str>; 2]);
+    let cases: [Case; 4] = [
         ("alice", &["ops"], "stock.read", [Some("Bearer alices-own"), None]),
         ("bob", &["staff", "ops"], "stock.read", [Some(basic), None]),
         ("bob", &[], "stock.write", [None, Some(&world.warehouse_key)]),
