@@ -465,11 +465,16 @@ fn a_document_that_was_taken_away_or_spoilt_serves_no_longer() {
 }
 
 #[test]
-fn a_new_key_is_looked_for_at_most_once_in_half_a_minute() {
+fn after_a_look_in_vain_a_new_key_is_not_looked_for_for_half_a_minute() {
     let rotated = document(json!({ "jwks": { "keys": [key(5).public_jwk()] } }));
     let mut process = Process::new(&config(), 1);
     redeem(&mut process, "1", |_| json_page(&document(json!({}))));
 
+    process.now += 1;
+    ask(&mut process, 0, (ID, 5), "2");
+    process.answer(&mut world(|_| json_page(&document(json!({})))));
+    let in_vain = process.verdict();
+    assert_refused(&process, &in_vain, (401, "invalid_client", "kid_unknown"));
     process.now += 29;
     ask(&mut process, 0, (ID, 5), "2");
     process.answer(&mut world(nobody));
