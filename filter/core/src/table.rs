@@ -124,8 +124,11 @@ impl Table<'_> {
             }
             match result {
                 Ok(value) => {
-                    // It was not in vain. Whoever has changed its keys may do so again.
-                    if self.usable(&key, entry).is_some_and(|old| old.data != value.data) {
+                    // It was not in vain: an identity provider that has changed its keys may do so again.
+                    // A client's document may be made so that it is never twice the same.
+                    let changed = |old: Value| old.data != value.data;
+                    if matches!(job, Job::Keys(_)) && self.usable(&key, entry).is_some_and(changed)
+                    {
                         entry.tried_at = 0;
                     }
                     entry.failure = None;

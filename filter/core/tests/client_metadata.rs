@@ -493,6 +493,24 @@ fn after_a_look_in_vain_a_new_key_is_not_looked_for_for_half_a_minute() {
 }
 
 #[test]
+fn a_document_that_is_never_twice_the_same_is_not_asked_for_again_and_again() {
+    let mut process = Process::new(&config(), 1);
+    let mut fetched = 0;
+
+    for second in 0..30 {
+        ask(&mut process, 0, (ID, 5), "1");
+        process.answer(&mut world(|_| {
+            fetched += 1;
+            json_page(&document(json!({ "jwks": { "keys": [key(10 + fetched).public_jwk()] } })))
+        }));
+        let verdict = process.verdict();
+        assert_refused(&process, &verdict, (401, "invalid_client", "kid_unknown"));
+        assert!(fetched <= 2, "{fetched} in {second} s");
+        process.now += 1;
+    }
+}
+
+#[test]
 fn an_assertion_that_is_not_the_clients_is_refused_as_of_any_other_client() {
     let sign = |changes: Value| {
         let mut claims = json!({ "iss": ID, "sub": ID, "aud": AS, "exp": NOW + 60, "jti": "1" });
