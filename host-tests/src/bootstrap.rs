@@ -27,6 +27,8 @@ pub struct Bootstrap {
 pub struct Filter {
     /// Listener and filter, by name.
     pub place: String,
+    /// The listener it stands in.
+    pub listener: Value,
     /// The HTTP connection manager it stands in.
     pub connection_manager: Value,
     /// The plugin: `PluginConfig`.
@@ -50,7 +52,8 @@ impl Bootstrap {
                     let filter_name = name(entry, &format!("http_filters[{index}]"));
                     let place = format!("{listener_name}/{filter_name}");
                     let plugins = of_type(entry, WASM_FILTER).into_iter();
-                    filters.extend(plugins.filter_map(|wasm| filter(&place, manager, wasm)));
+                    filters
+                        .extend(plugins.filter_map(|wasm| filter(&place, listener, manager, wasm)));
                 }
             }
         }
@@ -93,7 +96,7 @@ pub fn text(value: &Value) -> &str {
 }
 
 /// `wasm` as Jagway, if it looks like it. Other modules may stand beside it.
-fn filter(place: &str, manager: &Value, wasm: &Value) -> Option<Filter> {
+fn filter(place: &str, listener: &Value, manager: &Value, wasm: &Value) -> Option<Filter> {
     let plugin = field(wasm, "config");
     let configuration = field(plugin, "configuration");
     let value = field(configuration, "value");
@@ -106,6 +109,7 @@ fn filter(place: &str, manager: &Value, wasm: &Value) -> Option<Filter> {
     let is_ours = looks_like || text(field(plugin, "root_id")) == "jagway";
     is_ours.then(|| Filter {
         place: place.to_owned(),
+        listener: listener.clone(),
         connection_manager: manager.clone(),
         plugin: plugin.clone(),
         document,

@@ -61,7 +61,7 @@ fn what_must_not_stay_so_is_an_error_that_names_place_and_field() {
             ACCEPT,
             "allow_on_headers_stop_iteration: true",
             "allow_on_headers_stop_iteration: false",
-            "ingress/jagway: allow_on_headers_stop_iteration: must be true for `accept`: else the form sent to the token endpoint never arrives",
+            "ingress/jagway: allow_on_headers_stop_iteration: must be true for `accept` and `guards`: else the form sent to the token endpoint never arrives",
         ),
         (
             UPGRADE,
@@ -156,6 +156,34 @@ fn what_may_stay_so_is_a_warning() {
         assert_eq!(output, format!("0.yaml: ingress/jagway: {line}\n{summary}\n"));
         assert_eq!(code, 0);
     }
+}
+
+#[test]
+fn a_listener_that_is_not_as_the_configuration_says_is_told() {
+    let server = "                    authorization_server:\n";
+    let verified = format!("{server}                      mutual_tls: {{ chain: verified }}\n");
+    let untrusted = replaced(
+        &replaced(&example(ACCEPT), server, &verified),
+        "            tls_certificates:\n",
+        "            validation_context: { trust_chain_verification: ACCEPT_UNTRUSTED }\n            tls_certificates:\n",
+    );
+    let credential = "                        credential: ";
+    let mcp = format!("                        mcp: {{ max_body: 2097152 }}\n{credential}");
+    let large = replaced(&example(ACCEPT), credential, &mcp);
+
+    let (code, output) = check(&["--no-secrets"], &[], &[&untrusted]);
+    assert!(output.contains("trust_chain_verification: is ACCEPT_UNTRUSTED"), "{output}");
+    assert_eq!(code, 1);
+    let (code, output) = check(&["--no-secrets"], &[], &[&large]);
+    assert!(output.contains("per_connection_buffer_limit_bytes: warning: is less"), "{output}");
+    assert_eq!(code, 0);
+    let enough = replaced(
+        &large,
+        "  - name: ingress\n",
+        "  - name: ingress\n    per_connection_buffer_limit_bytes: 2097152\n",
+    );
+    let (_, output) = check(&["--no-secrets"], &[], &[&enough]);
+    assert!(output.contains("0 errors, 0 warnings"), "{output}");
 }
 
 #[test]

@@ -87,11 +87,35 @@ fn plugin(filter: &Filter) -> Vec<Finding> {
         findings.push(Finding::error("fail_open", problem));
     }
     let fields = filter.fields();
-    let accepts = items(field(&fields, "resources")).iter().any(|one| one.get("accept").is_some());
-    if accepts && !is_true(field(plugin, "allow_on_headers_stop_iteration")) {
-        let problem =
-            "must be true for `accept`: else the form sent to the token endpoint never arrives";
+    let accepted = items(field(&fields, "resources")).iter().filter_map(|one| one.get("accept"));
+    let accepted: Vec<&Value> = accepted.collect();
+    let reads_forms = !accepted.is_empty() || !items(field(&fields, "guards")).is_empty();
+    if reads_forms && !is_true(field(plugin, "allow_on_headers_stop_iteration")) {
+        let problem = "must be true for `accept` and `guards`: else the form sent to the token endpoint never arrives";
         findings.push(Finding::error("allow_on_headers_stop_iteration", problem));
+    }
+    findings.extend(listener(filter, &fields, &accepted));
+    findings
+}
+
+/// What the listener must be like for what the configuration asks of it.
+fn listener(filter: &Filter, fields: &Value, accepted: &[&Value]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let limit = field(&filter.listener, "per_connection_buffer_limit_bytes").as_u64();
+    let bodies = accepted.iter().filter_map(|accept| accept.get("mcp"));
+    let bodies = bodies.map(|mcp| field(mcp, "max_body").as_u64().unwrap_or(1 << 20));
+    if bodies.max().is_some_and(|body| body > limit.unwrap_or(1 << 20)) {
+        let path = "per_connection_buffer_limit_bytes";
+        let problem = "is less than `mcp.max_body`: Envoy refuses what it cannot hold";
+        findings.push(Finding::warning(path, problem));
+    }
+    // A name in a certificate counts only where somebody vouches for it.
+    let chain = field(field(field(fields, "authorization_server"), "mutual_tls"), "chain");
+    let untrusted = filter.listener.to_string().contains("ACCEPT_UNTRUSTED");
+    if text(chain) == "verified" && untrusted {
+        let path = "trust_chain_verification";
+        let problem = "is ACCEPT_UNTRUSTED, but `mutual_tls.chain` says that chains are verified";
+        findings.push(Finding::error(path, problem));
     }
     findings
 }
