@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cases::{Case, Document, MARK, Scene, Sent, TABLE, assert_answer};
+use cases::{Case, Document, MARK, Scene, Sent, TABLE, assert_answer, refused_by_us};
 use host_tests::keys::{random_text, sha256_hex};
 use host_tests::raw::{self, RawAnswer};
 use host_tests::server::{Place, Server};
@@ -30,6 +30,8 @@ use tokio::task::JoinSet;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How every token of the table begins whose header is not written by hand.
 const JWT: &str = "eyJhbGci";
+/// The session that the server behind opens for everybody.
+const SESSION: &str = "1868a90c";
 
 /// A world for the table: besides the usual, an issuer of its own for each case that says what an
 /// issuer's keys are, and a place that nobody may ever ask.
@@ -65,9 +67,11 @@ impl Range {
     async fn try_one(&self, case: &Case) -> Vec<String> {
         let mut wrong = Vec::new();
         let jti = format!("{}-{}", case.name, random_text());
+        let mut session = None;
         for (number, step) in case.steps.iter().enumerate() {
             let name = format!("{} step {}", case.name, number + 1);
-            let scene = self.scene(case, &jti);
+            let mut scene = self.scene(case, &jti);
+            scene.names.extend(session.clone().map(|session| ("SESSION", session)));
             let sent = scene.request(step);
             let bytes = bytes(step, &sent, &self.world.accept_issuer());
             for _ in 0..step["repeat"].as_u64().unwrap_or(1) {
@@ -80,6 +84,8 @@ impl Range {
                 for answer in answers {
                     let log = self.log_with(step, log, &answer).await;
                     let judge = || self.judge(&name, &scene, step, &sent, &answer, seen, &log);
+                    let opened = answer.header("mcp-session-id").first().map(|id| id.to_string());
+                    session = opened.or(session);
                     if let Err(why) = catch_unwind(AssertUnwindSafe(judge)) {
                         let why = why.downcast_ref::<String>().cloned().unwrap_or(name.clone());
                         wrong.push(why);
@@ -118,26 +124,29 @@ impl Range {
                 (200, seen.1 + 1),
                 "{name}: {answer:?}"
             );
-            return self.assert_clean(name);
+            return self.assert_clean(name, sent);
         }
         assert_eq!(self.seen(), seen, "{name}: reached the server behind: {answer:?}");
         let mut step = step.clone();
         step["answers"] = scene.value(&step["answers"]);
         let field = |name: &str| answer.header(name).iter().map(|text| text.to_string()).collect();
         assert_answer(name, &step, sent.to_token_endpoint, answer.status, &field, &answer.body);
-        if refused_by_us(&step, answer) {
+        if answer.status >= 400 && refused_by_us(&step) {
             let reason = reason(&step);
             assert!(log.contains(&reason), "{name}: no {reason} in {log}");
         }
     }
 
     /// Nothing that the client proved itself with has arrived, and our credential has.
-    fn assert_clean(&self, name: &str) {
+    fn assert_clean(&self, name: &str, sent: &Sent) {
         let last = self.backend.last();
         let everything = format!("{:?}", last.headers);
         assert_eq!(last.header("x-api-key"), Some(self.world.warehouse_key.as_str()), "{name}");
         assert!(!everything.contains(MARK) && !everything.contains(JWT), "{name}: {everything}");
         assert!(!last.headers.contains_key("authorization"), "{name}");
+        assert_eq!(last.body.as_ref(), sent.body, "{name}");
+        let presents = sent.headers.iter().any(|(name, _)| name == "mcp-session-id");
+        assert_eq!(last.header("mcp-session-id"), presents.then_some(SESSION), "{name}");
     }
 
     /// Bytes and requests that the server behind has got so far.
@@ -149,14 +158,16 @@ impl Range {
         self.world.envoy.as_ref().unwrap().log()
     }
 
-    /// What has been logged since, once the reason of this refusal is there or its time is up.
+    /// What has been logged since, once the reason of this refusal is there or its time is up; without
+    /// the requests' identifiers, which are there to be found again.
     async fn log_with(&self, step: &Value, since: usize, answer: &RawAnswer) -> String {
         let began = std::time::Instant::now();
         loop {
             let log = self.log().split_off(since);
-            let wanted = refused_by_us(step, answer);
+            let wanted = answer.status >= 400 && refused_by_us(step);
             if !wanted || log.contains(&reason(step)) || began.elapsed() > PATIENCE {
-                return log;
+                let said = |line: &str| line.split(" request=").next().unwrap_or(line).to_owned();
+                return log.lines().map(said).collect::<Vec<_>>().join("\n");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -176,6 +187,8 @@ impl Range {
             ("JTI", jti.to_owned()),
         ];
         scene.names.extend(names);
+        let own = world.accept_issuer();
+        scene.names.extend(cases::surroundings(&own, &origin(&self.keys), &case.name));
         let own = world.jagway_key.kid().to_owned();
         scene.keys.push(("own", own, world.jagway_key.pem()));
         if case.steps[0]["jwks"].is_null() {
@@ -210,14 +223,10 @@ fn reason(step: &Value) -> String {
     format!("refused [{}]", step["reason"].as_str().unwrap_or_default())
 }
 
-/// Whether the filter has refused this, rather than Envoy before it.
-fn refused_by_us(step: &Value, answer: &RawAnswer) -> bool {
-    answer.status >= 400 && !step["error"].as_str().unwrap_or_default().is_empty()
-}
-
 fn bytes(step: &Value, sent: &Sent, origin: &str) -> Vec<u8> {
     let fields = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-    let fields: Vec<_> = fields.collect();
+    let host = sent.host.iter().map(|host| ("host", host.as_bytes()));
+    let fields: Vec<_> = host.chain(fields).collect();
     let target = sent.path.as_bytes();
     match step["chunk"].as_u64() {
         Some(size) => {
@@ -240,7 +249,7 @@ fn origin(server: &Server) -> String {
 /// What is the same in every world.
 fn fixed_scene(keys_origin: &str, trap: &str) -> Scene {
     let keys = [("idp", 1, "key-1"), ("intruder", 2, "new-1"), ("beta", 3, "beta-1")];
-    let keys = keys.into_iter().chain([("robot", 4, "robot-1")]);
+    let keys = keys.into_iter().chain([("robot", 4, "robot-1"), ("prover", 5, "prover-1")]);
     let names = [("BETA", format!("{keys_origin}/beta")), ("TRAP", trap.to_owned())];
     Scene {
         now: now(),
@@ -256,24 +265,19 @@ fn pem(seed: u8) -> String {
 
 async fn range() -> Range {
     let (backend, trap) = (Upstream::start(), Upstream::start());
+    backend.answer(200, &[("mcp-session-id", SESSION)]);
     let place = Place::find();
     let scene = fixed_scene(&place.origin(), &origin(&trap.server));
-    let beta = json!({ "set": { "keys": [{ "key_of": "beta" }] } });
-    let mut documents = BTreeMap::from([("/beta".to_owned(), scene.key_set(&beta).unwrap())]);
-    for case in TABLE.iter().flat_map(|(group, _)| cases::cases(group, "envoy")) {
-        if !case.steps[0]["jwks"].is_null() {
-            documents.insert(path_of(&case), scene.key_set(&case.steps[0]["jwks"]).unwrap());
-        }
-    }
+    let (documents, paths) = documents(&scene, &place.origin());
     let issuers: Vec<String> =
-        documents.keys().map(|path| format!("{}{path}", place.origin())).collect();
+        paths.iter().map(|path| format!("{}{path}", place.origin())).collect();
+    let keys_origin = place.origin();
     let router = Router::new().fallback(document).with_state(Arc::new(documents));
     let keys = Server::start(place, router);
 
-    let robot = scene.value(&json!({ "key_of": "robot" }));
     let (backend_port, keys_port) = (backend.port(), keys.address().port());
     let options = Options {
-        patch_ingress: Some(Box::new(move |config| trust(config, &issuers, &robot))),
+        patch_ingress: Some(Box::new(move |config| trust(config, &issuers, scene, &keys_origin))),
         patch_bootstrap: Some(Box::new(move |text| {
             with_keys(repointed(text, "warehouse", backend_port), keys_port)
         })),
@@ -282,8 +286,32 @@ async fn range() -> Range {
     Range { world: World::start(options).await, backend, trap, keys }
 }
 
+/// What there is to be fetched, by its path, and below which paths there are issuers of their own.
+fn documents(scene: &Scene, keys: &str) -> (BTreeMap<String, Document>, Vec<String>) {
+    let mut documents = BTreeMap::new();
+    let mut issuers = vec!["/beta".to_owned()];
+    for issuer in ["/beta", "/tenants", "/saml", "/logout"] {
+        let set = scene.key_set(&json!({ "set": { "keys": [{ "key_of": "beta" }] } }));
+        documents.insert(format!("{issuer}/keys"), set.unwrap());
+    }
+    let refused = json!({ "status": 401, "set": { "error": "invalid_client" } });
+    documents.insert("/backend/token".to_owned(), scene.key_set(&refused).unwrap());
+    for case in TABLE.iter().flat_map(|(group, _)| cases::cases(group, "envoy")) {
+        let (first, path) = (&case.steps[0], path_of(&case));
+        if !first["jwks"].is_null() {
+            documents.insert(format!("{path}/keys"), scene.key_set(&first["jwks"]).unwrap());
+            issuers.push(path);
+        } else if !first["document"].is_null() {
+            let mut scene = scene.clone();
+            scene.names.extend(cases::surroundings(keys, keys, &case.name));
+            documents.insert(path, scene.client_document(&first["document"]).unwrap());
+        }
+    }
+    (documents, issuers)
+}
+
 /// Adds what the table takes for granted: the issuers, clients and resources of its cases.
-fn trust(config: &mut Value, issuers: &[String], robot: &Value) {
+fn trust(config: &mut Value, issuers: &[String], mut scene: Scene, keys: &str) {
     let mut trusted = vec!["acme".to_owned()];
     for (number, issuer) in issuers.iter().enumerate() {
         let name = format!("issuer-{number}");
@@ -292,6 +320,8 @@ fn trust(config: &mut Value, issuers: &[String], robot: &Value) {
         trusted.push(name);
     }
     let server = &mut config["authorization_server"];
+    let own = server["issuer"].as_str().unwrap().to_owned();
+    let robot = scene.value(&json!({ "key_of": "robot" }));
     let before = json!({ "key": { "env": "SIGNING_KEY" }, "kid": "own-0" });
     server["signing_keys"].as_array_mut().unwrap().push(before);
     server["clients"]["claude"]["identity_providers"] = json!(trusted);
@@ -300,10 +330,12 @@ fn trust(config: &mut Value, issuers: &[String], robot: &Value) {
     server["clients"]["robot"] = json!({
         "private_key_jwt": { "jwks": { "keys": [robot] } }, "identity_providers": trusted,
     });
-    let billing = format!("{}/billing", server["issuer"].as_str().unwrap());
+    let billing = format!("{own}/billing");
     let mut resource = config["resources"][0].clone();
     resource["resource"] = billing.into();
     config["resources"].as_array_mut().unwrap().push(resource);
+    scene.names.extend(cases::surroundings(&own, keys, ""));
+    cases::furnish(config, &scene);
 }
 
 /// The bootstrap with a cluster for the issuers of the table, and with trailers let through.
@@ -323,8 +355,7 @@ async fn document(
     State(all): State<Arc<BTreeMap<String, Document>>>,
     request: Request,
 ) -> Response {
-    let found = request.uri().path().strip_suffix("/keys").and_then(|path| all.get(path));
-    let Some(Document { status, fields, body }) = found else {
+    let Some(Document { status, fields, body }) = all.get(request.uri().path()) else {
         return Response::builder().status(404).body("".into()).unwrap();
     };
     let mut response = Response::builder().status(*status);

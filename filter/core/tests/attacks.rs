@@ -6,7 +6,7 @@
 mod cases;
 mod support;
 
-use cases::{Case, Document, MARK, Scene, Sent, assert_answer};
+use cases::{Case, Document, MARK, Scene, Sent, assert_answer, refused_by_us};
 use jagway_core::http::{Answer, CallFailed, Callout, Headers, Request};
 use jagway_core::resource_server::Edits;
 use jagway_core::worker::Verdict;
@@ -18,6 +18,9 @@ use support::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const BETA: &str = "https://beta.example";
+const KEYS: &str = "https://keys.example";
+/// The session that the server behind opens for everybody.
+const SESSION: &str = "1868a90c";
 
 #[test]
 fn a_jwt_of_unsound_form_gets_nowhere() {
@@ -75,19 +78,55 @@ fn header_fields_smuggle_nothing_in_or_out() {
 }
 
 #[test]
+fn what_is_bound_to_a_key_is_good_with_that_key_alone() {
+    try_all("possession");
+}
+
+#[test]
+fn a_message_to_an_mcp_server_can_be_read_in_one_way_only() {
+    try_all("mcp");
+}
+
+#[test]
+fn a_session_is_its_holders() {
+    try_all("session");
+}
+
+#[test]
+fn nobody_revokes_but_those_who_may() {
+    try_all("revocation");
+}
+
+#[test]
+fn what_others_answer_is_not_taken_on_trust() {
+    try_all("callouts");
+}
+
+#[test]
+fn nothing_leaks_from_one_user_or_tenant_to_another() {
+    try_all("isolation");
+}
+
+#[test]
 fn the_table_has_every_attack_it_should_and_says_why() {
     let numbers = [
         "A001 A003 A004 A006 A007 A009 A010 A012 A013 A015 A016",
         "A018 A019 A021 A022 A024 A025 A027 A028 A030 A031 A033 A034",
         "A036 A037 A039 A040 A042 A043 A045 A046",
-        "A048 A049 A051 A052 A054 A055 A057 A058 A060 A061 A063 A064 A066 A067 A069 A070 A072 Z1.25 Z4.6",
+        "A048 A049 A051 A052 A054 A055 A057 A058 A060 A061 A063 A064 A066 A067 A069 A070 A072 Z1.25 Z4.6 Z4.16",
         "A073 A075 A076 A078 A079 A081 A082 A084 A085",
-        "A087 A088 A090 A091 A093 A094 A096 A097 A099 A100 A102 A103",
+        "A087 A088 A090 A091 A093 A094 A096 A097 A099 A100 A102 A103 Z4.12",
         "A105 A106 A108 A109 A111 A112 A114 A115 A117 A118 A120 Z1.6",
         "A121 A123 A124 A126 A127 A129 A130 Z4.5",
         "A132 A133 A135 A136 A138 A139 A141 A142",
         "A144 A145 A147 A148 A150 A151",
         "A153 A154 A156 A157 A159 A160",
+        "Z4.8",
+        "A162 A163 A165 A166 A168 A169 A171 A172 A174 A175 A177 A178 A180 A181 A183 A184 Z4.14",
+        "SE01 SE02 SE03 SE04 SE05",
+        "RV01 RV02 RV03 RV04 RV05 RV06 RV07 RV08",
+        "A201 A202 A204 A205 A207 A208 A210 A211",
+        "A213 A214 A216 A217",
     ];
 
     let mut seen = Vec::new();
@@ -118,23 +157,28 @@ fn try_all(group: &str) {
 fn try_one(case: &Case) {
     let first = &case.steps[0];
     let workers = first["together"].as_u64().unwrap_or(2) as usize;
-    let mut process = Process::new(&config(first), workers);
-    let (calls, mut keys) = (RefCell::new(0), Value::Null);
+    let mut process = Process::new(&config(first, &case.name), workers);
+    let (calls, mut keys, mut session) = (RefCell::new(0), Value::Null, None);
     for (number, step) in case.steps.iter().enumerate() {
         let name = format!("{} step {}", case.name, number + 1);
         if step["restart"] == true {
             let now = process.now;
-            process = Process::new(&config(step), workers);
+            process = Process::new(&config(step, &case.name), workers);
             process.now = now;
+        }
+        if step["beside"] == true {
+            let other = Process::beside(&process, &config(step, &case.name));
+            process.workers.extend(other.workers);
         }
         process.now += step["later"].as_u64().unwrap_or(0);
         if !step["jwks"].is_null() {
             keys = step["jwks"].clone();
         }
-        let scene = scene(process.now, &case.name);
+        let mut scene = scene(process.now, &case.name);
+        scene.names.extend(session.clone().map(|session| ("SESSION", session)));
         let mut world = |callout: &Callout| {
             *calls.borrow_mut() += 1;
-            answer_to(callout, &scene, &keys, &step["metadata"])
+            answer_to(callout, &scene, &keys, step)
         };
         if step["later"].as_u64().is_some() {
             // Time passes for an idle worker as for a busy one.
@@ -143,26 +187,46 @@ fn try_one(case: &Case) {
         }
         let sent = scene.request(step);
         let worker = step["worker"].as_u64().unwrap_or(0) as usize;
-        match (step["together"].as_u64(), step["repeat"].as_u64()) {
-            (Some(_), _) => together(&name, step, &mut process, &sent, &mut world),
-            (_, repeat) => {
-                for turn in 0..repeat.unwrap_or(1) as usize {
-                    process.log.clear();
-                    let worker = (worker + turn) % workers;
-                    match step["unfinished"].as_u64() {
-                        Some(seconds) => leave_unfinished(&mut process, &sent, seconds),
-                        None => put(&mut process, worker, &sent),
-                    }
-                    process.answer(&mut world);
-                    let verdict = process.verdict();
-                    assert_as_told(&name, &scene, step, &sent, &verdict, &process.log);
-                }
-            }
+        if step["together"].as_u64().is_some() {
+            together(&name, step, &mut process, &sent, &mut world);
+            continue;
         }
+        for turn in 0..step["repeat"].as_u64().unwrap_or(1) as usize {
+            process.log.clear();
+            let worker = (worker + turn) % process.workers.len();
+            match step["unfinished"].as_u64() {
+                Some(seconds) => leave_unfinished(&mut process, &sent, seconds),
+                None => put(&mut process, worker, &sent),
+            }
+            if step["twice"] == true {
+                let again = process.callouts.clone();
+                process.callouts.extend(again);
+            }
+            if step["gone"] == true {
+                process.workers[worker].gone(1);
+                continue;
+            }
+            process.answer(&mut world);
+            let verdict = process.verdict();
+            assert_as_told(&name, &scene, step, &sent, &verdict, &process.log);
+            session = opened(&mut process, worker, &verdict).or(session);
+        }
+        process.answer(&mut world);
+        assert!(process.concluded.is_empty(), "{name}: nobody is there any more");
     }
     if let Some(expected) = first["callouts"].as_u64() {
         assert_eq!(*calls.borrow(), expected, "{}: callouts", case.name);
     }
+}
+
+/// What the client gets for the session that the server behind opens, if sessions are bound there.
+fn opened(process: &mut Process, worker: usize, verdict: &Verdict) -> Option<String> {
+    let Verdict::Forward(_, after) = verdict else { return None };
+    let fields = [(":status", "200"), ("mcp-session-id", SESSION)];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let answer = Headers::new(fields.to_vec());
+    let (edits, _) = process.workers[worker].response(after, &answer, process.now);
+    edits.set.into_iter().find(|(name, _)| *name == "mcp-session-id").map(|(_, value)| value)
 }
 
 /// The same request at every worker before anything is answered: one is served.
@@ -205,7 +269,9 @@ fn put(process: &mut Process, worker: usize, sent: &Sent) {
 }
 
 fn head(sent: &Sent) -> Request {
-    let head = [(":method", &sent.method), (":authority", &"mcp.acme.example".into())];
+    let usual = "mcp.acme.example".to_owned();
+    let host = sent.host.as_ref().unwrap_or(&usual);
+    let head = [(":method", &sent.method), (":authority", host)];
     let head = head.into_iter().chain([(":path", &sent.path)]);
     let head = head.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
     let fields = sent.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
@@ -229,7 +295,7 @@ fn assert_as_told(
         Verdict::Reply(reply) => reply,
         Verdict::Forward(edits, _) => {
             assert!(step["forwarded"] == true, "{name}: went on");
-            return assert_clean(name, sent, edits);
+            return assert_clean(name, step, sent, edits);
         }
     };
     assert!(step["forwarded"] != true, "{name}: {log:?}");
@@ -242,26 +308,35 @@ fn assert_as_told(
     let name = format!("{name} {log:?}");
     assert_answer(&name, &step, sent.to_token_endpoint, reply.status, &field, &reply.body);
     if reply.status >= 400 {
+        assert!(refused_by_us(&step) || reply.body.is_empty(), "{name}");
         let reason = format!("refused [{}]", step["reason"].as_str().expect("a reason"));
         assert!(log.iter().any(|line| line.starts_with(&reason)), "{name}: no {reason}");
     }
 }
 
 /// Nothing that the client proved itself with goes on, and our credential does.
-fn assert_clean(name: &str, sent: &Sent, edits: &Edits) {
+fn assert_clean(name: &str, step: &Value, sent: &Sent, edits: &Edits) {
     let mark = |value: &[u8]| String::from_utf8_lossy(value).contains(MARK);
     for (field, value) in &sent.headers {
         if field == "authorization" || mark(value) {
             assert!(edits.remove.contains(&field.to_lowercase()), "{name}: {field} stays");
         }
     }
+    let mut expected = match step["to"] == "relay" {
+        true => vec![("authorization", "Bearer backend-token")],
+        false => vec![("x-api-key", "warehouse-key")],
+    };
+    if sent.headers.iter().any(|(name, _)| name == "mcp-session-id") {
+        assert!(edits.remove.contains(&"mcp-session-id".to_owned()), "{name}");
+        expected.extend((step["ends_session"] != true).then_some(("mcp-session-id", SESSION)));
+    }
     let set: Vec<_> =
         edits.set.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    assert_eq!(set, [("x-api-key", "warehouse-key")], "{name}");
+    assert_eq!(set, expected, "{name}");
 }
 
 /// Two issuers, two resources, clients with a secret and one with a key.
-fn config(step: &Value) -> Value {
+fn config(step: &Value, case: &str) -> Value {
     let mut config = accept_config();
     if !step["metadata"].is_null() {
         let acme = config["identity_providers"]["acme"].as_object_mut().unwrap();
@@ -273,7 +348,8 @@ fn config(step: &Value) -> Value {
     let before = json!({ "key": { "env": "SIGNING_KEY" }, "kid": "own-0" });
     server["signing_keys"].as_array_mut().unwrap().push(before);
     server["clients"]["claude"]["identity_providers"] = json!(["acme", "beta"]);
-    let robot = scene(NOW, "").value(&json!({ "key_of": "robot" }));
+    let scene = scene(NOW, case);
+    let robot = scene.value(&json!({ "key_of": "robot" }));
     server["clients"]["robot"] = json!({
         "private_key_jwt": { "jwks": { "keys": [robot] } }, "identity_providers": ["acme", "beta"],
     });
@@ -281,14 +357,19 @@ fn config(step: &Value) -> Value {
     let mut billing = config["resources"][0].clone();
     billing["resource"] = format!("{AS}/billing").into();
     config["resources"].as_array_mut().unwrap().push(billing);
+    cases::furnish(&mut config, &scene);
+    if !step["config"].is_null() {
+        cases::add(&mut config, scene.value(&step["config"]));
+    }
     config
 }
 
 fn scene(now: u64, jti: &str) -> Scene {
     // The same in every case, and slow to make.
-    static KEYS: LazyLock<Vec<(&str, String, String)>> = LazyLock::new(|| {
+    static ALL: LazyLock<Vec<(&str, String, String)>> = LazyLock::new(|| {
         let keys = [("idp", 1, "key-1"), ("intruder", 2, "new-1"), ("beta", 3, "beta-1")];
-        let keys = keys.into_iter().chain([("robot", 4, "robot-1"), ("own", 9, "own-1")]);
+        let more = [("robot", 4, "robot-1"), ("prover", 5, "prover-1"), ("own", 9, "own-1")];
+        let keys = keys.into_iter().chain(more);
         keys.map(|(name, seed, kid)| (name, kid.to_owned(), pem(seed))).collect()
     });
     let names = [
@@ -303,25 +384,46 @@ fn scene(now: u64, jti: &str) -> Scene {
         ("KID", "key-1"),
         ("JTI", jti),
     ];
-    let names = names.map(|(name, value)| (name, value.to_owned())).to_vec();
-    Scene { now, names, keys: KEYS.clone() }
+    let names = names.map(|(name, value)| (name, value.to_owned())).into_iter();
+    let names = names.chain(cases::surroundings(AS, KEYS, jti)).collect();
+    Scene { now, names, keys: ALL.clone() }
 }
 
-/// The two issuers answer for themselves; nobody else is ever asked.
+/// Everybody answers for themselves; nobody else is ever asked.
 fn answer_to(
     callout: &Callout,
     scene: &Scene,
     keys: &Value,
-    metadata: &Value,
+    step: &Value,
 ) -> Result<Answer, CallFailed> {
-    assert_eq!((callout.method, callout.body.expose()), ("GET", ""));
-    let beta = json!({ "set": { "keys": [{ "key_of": "beta" }] } });
-    let told = match (callout.cluster.as_str(), callout.authority.as_str(), callout.path.as_str()) {
-        ("idp", "acme.idp.example", "/keys") => scene.key_set(keys),
-        ("beta", "beta.example", "/keys") => scene.key_set(&beta),
-        ("idp", "acme.idp.example", path) if path.starts_with("/.well-known/") => {
-            let body = scene.value(metadata).to_string();
-            Some(Document { status: 200, fields: Vec::new(), body })
+    let client = scene.value(&json!("$CLIENT"));
+    let client = client.as_str().unwrap().strip_prefix(KEYS).unwrap();
+    let set = |name: &str| json!({ "keys": [{ "key_of": name }] });
+    let Callout { method, cluster, authority, path, .. } = callout;
+    let told = match (*method, cluster.as_str(), authority.as_str(), path.as_str()) {
+        ("GET", "idp", "acme.idp.example", "/keys" | "/other") => scene.key_set(keys),
+        ("GET", "idp", "acme.idp.example", path) if path.starts_with("/.well-known/") => {
+            scene.document(&Value::Null, &step["metadata"])
+        }
+        ("GET", "beta", "beta.example", "/keys")
+        | ("GET", "keys", "keys.example", "/tenants/keys" | "/saml/keys" | "/logout/keys") => {
+            scene.document(&Value::Null, &set("beta"))
+        }
+        ("GET", "keys", "keys.example", path) if path == client => {
+            scene.client_document(&step["document"])
+        }
+        ("GET", "keys", "keys.example", path) if path == format!("{client}/keys") => {
+            scene.document(&step["keys"], &set("robot"))
+        }
+        ("POST", "keys", "keys.example", "/backend/token") => {
+            let usual = json!({
+                "access_token": "backend-token", "token_type": "Bearer", "expires_in": 300,
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            });
+            scene.document(&step["backend"], &usual)
+        }
+        ("POST", "store", "webdis", "/") => {
+            scene.document(&step["store"], &json!({ "SET": [true, "OK"] }))
         }
         other => panic!("{other:?} was asked"),
     };

@@ -1,6 +1,6 @@
 //! Tokens of the attack table: sound ones, and every way to get one wrong.
 
-use super::{Scene, names, over};
+use super::{Scene, names, over, place};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use p256::ecdsa::Signature;
@@ -16,8 +16,7 @@ impl Scene {
             return self.expand(text, &[]);
         }
         let kind = spec["kind"].as_str().unwrap_or(kind);
-        let by_robot = !input["client_assertion"].is_null();
-        let (key, typ, claims) = sound(kind, if by_robot { "robot" } else { "claude" });
+        let (key, typ, claims) = sound(kind, input);
         let signer = spec["key"].as_str().unwrap_or(key);
         let (alg, kid) = match signer {
             "rsa" => ("RS256", "rsa-1"),
@@ -28,7 +27,11 @@ impl Scene {
         for index in 0..spec["members"].as_u64().unwrap_or(0) {
             claims[format!("m{index}")] = json!(1);
         }
-        let header = over(&json!({ "typ": typ, "alg": alg, "kid": kid }), &spec["header"]);
+        let usual = match kind {
+            "dpop" => json!({ "typ": typ, "alg": alg, "jwk": { "key_of": signer } }),
+            _ => json!({ "typ": typ, "alg": alg, "kid": kid }),
+        };
+        let header = over(&usual, &spec["header"]);
         let header = self.segment(spec, "header", header);
         let payload = self.segment(spec, "payload", claims);
         let input = format!("{header}.{payload}");
@@ -37,6 +40,20 @@ impl Scene {
         let twin = spare_bits_set(&signature);
         let parts = [("H", &*header), ("P", &*payload), ("S", &*signature), ("T", &*twin)];
         self.expand(spec["compact"].as_str().unwrap_or("$H.$P.$S"), &parts)
+    }
+
+    /// A DPoP proof for the request with this access token (RFC 9449).
+    pub(super) fn proof(&self, spec: &Value, bearer: &str, input: &Value) -> String {
+        let mut scene = self.clone();
+        scene.names.push(("ATH", URL_SAFE_NO_PAD.encode(Sha256::digest(bearer))));
+        scene.token("dpop", spec, input)
+    }
+
+    /// RFC 7638.
+    pub(super) fn thumbprint(&self, name: &str) -> String {
+        let key = self.jwk(name);
+        let members = json!({ "crv": key["crv"], "kty": key["kty"], "x": key["x"], "y": key["y"] });
+        URL_SAFE_NO_PAD.encode(Sha256::digest(members.to_string()))
     }
 
     fn segment(&self, spec: &Value, part: &str, sound: Value) -> String {
@@ -147,34 +164,55 @@ impl Scene {
 }
 
 /// Who signs a token of this kind, its `typ`, and its claims.
-fn sound(kind: &str, client: &str) -> (&'static str, &'static str, Value) {
-    match kind {
-        "id_jag" => (
-            "idp",
-            "oauth-id-jag+jwt",
+fn sound(kind: &str, input: &Value) -> (&'static str, &'static str, Value) {
+    let by_robot = !input["client_assertion"].is_null();
+    let usual = if by_robot { "robot" } else { "claude" };
+    let client = input["client"].as_str().unwrap_or(usual);
+    let resource = match place(input) {
+        ("token" | "revoke" | "logout" | "events", ..) => "$MCP".to_owned(),
+        (to, ..) => format!("${}", to.to_uppercase()),
+    };
+    let user =
+        |issuer: &str, name: &str| json!({ "format": "iss_sub", "iss": issuer, "sub": name });
+    let claims = match kind {
+        "id_jag" => json!({
+            "iss": input["by"].as_str().unwrap_or("$IDP"), "sub": "alice", "aud": "$AS",
+            "client_id": client, "exp": "$NOW+300", "resource": "$MCP",
+            "scope": "stock.read stock.write",
+        }),
+        "client_assertion" => {
+            let client = input["client"].as_str().unwrap_or("robot");
+            json!({ "iss": client, "sub": client, "aud": "$AS", "exp": "$NOW+60" })
+        }
+        "access_token" => json!({
+            "iss": "$AS", "sub": "s", "aud": resource, "client_id": client, "exp": "$NOW+300",
+            "scope": "stock.read", "sub_id": user("$IDP", "alice"),
+        }),
+        "dpop" if place(input).0 == "token" => json!({ "htm": "POST", "htu": "$AS/token" }),
+        "dpop" => json!({ "htm": "POST", "htu": resource, "ath": "$ATH" }),
+        "revocation_token" => json!({
+            "iss": "$LOGOUT", "sub": "jagway", "aud": "$AS/global-token-revocation",
+            "exp": "$NOW+300",
+        }),
+        "event" => {
+            let name = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
             json!({
-                "iss": "$IDP", "sub": "alice", "aud": "$AS", "client_id": client, "iat": "$NOW",
-                "exp": "$NOW+300", "resource": "$MCP", "scope": "stock.read stock.write",
-            }),
-        ),
-        "client_assertion" => (
-            "robot",
-            "client-authentication+jwt",
-            json!({
-                "iss": "robot", "sub": "robot", "aud": "$AS", "iat": "$NOW", "exp": "$NOW+60",
-            }),
-        ),
-        "access_token" => (
-            "own",
-            "at+jwt",
-            json!({
-                "iss": "$AS", "sub": "s", "aud": "$MCP", "client_id": client, "iat": "$NOW",
-                "exp": "$NOW+300", "scope": "stock.read",
-                "sub_id": { "format": "iss_sub", "iss": "$IDP", "sub": "alice" },
-            }),
-        ),
+                "iss": "$LOGOUT", "aud": "$AS", "sub_id": user("$LOGOUT", "$JTI"),
+                "events": { name: { "event_timestamp": "$NOW" } },
+            })
+        }
         other => panic!("no such kind of token: {other}"),
-    }
+    };
+    let (key, typ) = match kind {
+        "id_jag" if !input["by"].is_null() => ("beta", "oauth-id-jag+jwt"),
+        "id_jag" => ("idp", "oauth-id-jag+jwt"),
+        "client_assertion" => ("robot", "client-authentication+jwt"),
+        "access_token" => ("own", "at+jwt"),
+        "dpop" => ("prover", "dpop+jwt"),
+        "revocation_token" => ("beta", "global-token-revocation+jwt"),
+        _ => ("beta", "secevent+jwt"),
+    };
+    (key, typ, over(&json!({ "iat": "$NOW" }), &claims))
 }
 
 /// The same bytes in another spelling: a bit set that base64url leaves unused.
@@ -185,7 +223,7 @@ fn spare_bits_set(text: &str) -> String {
     format!("{}{twin}", text.strip_suffix(last).unwrap())
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(super) fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
