@@ -3,7 +3,7 @@
 //!
 //! An input says what differs from a sound request:
 //!
-//! * where: `to` (one of [`PLACES`] instead of the token endpoint), `method`, `path`, `host`, `headers` (more),
+//! * where: `to` (a place of `request.rs` instead of the token endpoint), `method`, `path`, `host`, `headers` (more),
 //!   `without_headers`, `many_headers`, `basic` (client and secret), `authorization` (the values), `scheme`;
 //! * the body: `form` (all of it), `more`, `without_form`, `tail` (as text), `parameters`; `message` (members
 //!   of a JSON body); `body` (as text), `body_hex`; `chunk` and `trailers` count where there is HTTP;
@@ -23,13 +23,13 @@
 #![allow(dead_code, reason = "each runner uses its part")]
 
 mod forge;
+mod request;
+mod world;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+pub use request::Sent;
 use serde_json::{Map, Value, json};
+pub use world::{Document, add, furnish, surroundings};
 
-pub const GRANT_JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Stands in hostile values; neither an answer nor a log may repeat it.
 pub const MARK: &str = "XMARKX";
 
@@ -53,67 +53,6 @@ pub const TABLE: [(&str, &str); 17] = [
     ("callouts", include_str!("callouts.json")),
     ("isolation", include_str!("isolation.json")),
 ];
-
-const FORM: &str = "application/x-www-form-urlencoded";
-const JSON: &str = "application/json";
-
-/// Where requests go: name, path, media type. What is not one of ours is a resource named in `world.json`.
-const PLACES: [(&str, &str, &str); 13] = [
-    ("token", "/token", FORM),
-    ("revoke", "/revoke", FORM),
-    ("logout", "/global-token-revocation", JSON),
-    ("events", "/security-events", "application/secevent+jwt"),
-    ("mcp", "/mcp", ""),
-    ("tools", "/tools", JSON),
-    ("strict", "/strict", JSON),
-    ("modern", "/modern", JSON),
-    ("vault", "/vault", ""),
-    ("shelves", "/shelves", ""),
-    ("relay", "/relay", ""),
-    ("north", "/mcp", ""),
-    ("south", "/mcp", ""),
-];
-
-/// Adds to a runner's configuration what the table takes for granted in every world.
-pub fn furnish(config: &mut Value, scene: &Scene) {
-    let world = serde_json::from_str(include_str!("world.json")).expect("JSON");
-    add(config, scene.value(&world));
-}
-
-/// Adds `more` to `whole`: members to objects, items to lists; anything else takes its place.
-pub fn add(whole: &mut Value, more: Value) {
-    match (whole, more) {
-        (Value::Object(whole), Value::Object(more)) => {
-            for (name, value) in more {
-                add(whole.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (Value::Array(whole), Value::Array(more)) => whole.extend(more),
-        (whole, more) => *whole = more,
-    }
-}
-
-/// What names stand for that are alike in every world: resources at the origin `own`, and what is
-/// below the origin `keys`, of which `case` has its own client.
-pub fn surroundings(own: &str, keys: &str, case: &str) -> Vec<(&'static str, String)> {
-    let (scheme, host) = keys.split_once("://").expect("an origin");
-    vec![
-        ("TOOLS", format!("{own}/tools")),
-        ("STRICT", format!("{own}/strict")),
-        ("MODERN", format!("{own}/modern")),
-        ("VAULT", format!("{own}/vault")),
-        ("SHELVES", format!("{own}/shelves")),
-        ("RELAY", format!("{own}/relay")),
-        ("NORTH", format!("{scheme}://north.example/mcp")),
-        ("SOUTH", format!("{scheme}://south.example/mcp")),
-        ("TENANTS", format!("{keys}/tenants")),
-        ("SAML", format!("{keys}/saml")),
-        ("LOGOUT", format!("{keys}/logout")),
-        ("BACKEND", format!("{keys}/backend")),
-        ("CLIENT", format!("{keys}/{case}")),
-        ("HOST", host.to_owned()),
-    ]
-}
 
 /// Whether it is the filter that refuses what `step` says, rather than Envoy before it.
 pub fn refused_by_us(step: &Value) -> bool {
@@ -183,192 +122,7 @@ pub struct Scene {
     pub keys: Vec<(&'static str, String, String)>,
 }
 
-/// A request, ready to be sent.
-pub struct Sent {
-    pub method: String,
-    /// If it is not the usual one.
-    pub host: Option<String>,
-    pub path: String,
-    pub headers: Vec<(String, Vec<u8>)>,
-    pub body: Vec<u8>,
-    /// Whether it is for the token endpoint.
-    pub to_token_endpoint: bool,
-}
-
-/// An answer to a request for a document.
-pub struct Document {
-    pub status: u16,
-    pub fields: Vec<(&'static str, String)>,
-    pub body: String,
-}
-
 impl Scene {
-    /// The request that `input` describes: a sound one but for what the input says.
-    pub fn request(&self, input: &Value) -> Sent {
-        let (to, usual_path, media_type) = place(input);
-        let takes_form = media_type == FORM;
-        let assertion = match to {
-            "token" => self.token("id_jag", &input["assertion"], input),
-            _ => String::new(),
-        };
-        let kind = if to == "logout" { "revocation_token" } else { "access_token" };
-        let bearer = match to == "token" && input["bearer"].is_null() {
-            true => String::new(),
-            false => self.token(kind, &input["bearer"], input),
-        };
-        let more = [("ASSERTION", assertion.as_str()), ("BEARER", bearer.as_str())];
-        let text = |value: &Value| self.expand(value.as_str().expect("text"), &more);
-        let pairs = |name: &str| -> Vec<(String, String)> {
-            let pairs = input[name].as_array().into_iter().flatten();
-            pairs.map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
-        };
-
-        let mut headers = Vec::new();
-        if !media_type.is_empty() {
-            headers.push(("content-type".to_owned(), media_type.to_owned()));
-        }
-        match (&input["authorization"], &input["basic"]) {
-            (Value::Array(values), _) => {
-                headers.extend(values.iter().map(|value| ("authorization".into(), text(value))));
-            }
-            (_, basic) if takes_form && input["client_assertion"].is_null() => {
-                let basic = basic.as_str().unwrap_or("claude:$SECRET");
-                let basic = STANDARD.encode(self.expand(basic, &more));
-                headers.push(("authorization".into(), format!("Basic {basic}")));
-            }
-            _ if !takes_form && !input["bearer"].is_null() => {
-                let scheme = input["scheme"].as_str().unwrap_or("Bearer");
-                headers.push(("authorization".into(), format!("{scheme} {bearer}")));
-            }
-            _ => {}
-        }
-        let proofs = input["dpop"].as_array().into_iter().flatten();
-        let proofs = proofs.map(|proof| ("dpop".to_owned(), self.proof(proof, &bearer, input)));
-        headers.extend(proofs);
-        let without = names(&input["without_headers"]);
-        headers.retain(|(name, _)| !without.contains(name));
-        headers.extend(pairs("headers"));
-        for index in 0..input["many_headers"].as_u64().unwrap_or(0) {
-            headers.push((format!("x-h{index}"), "1".into()));
-        }
-
-        let or = |name: &str, usual: &str| match &input[name] {
-            Value::Null => usual.to_owned(),
-            value => text(value),
-        };
-        let body = match (&input["body_hex"], takes_form) {
-            (Value::String(hex), _) => forge::unhex(hex),
-            (_, true) => self.form(input, assertion.clone(), &pairs, &text).into_bytes(),
-            _ => or("body", &self.message(input)).into_bytes(),
-        };
-        let host = match to {
-            "north" | "south" => Some(format!("{to}.example")),
-            _ => None,
-        };
-        Sent {
-            method: or("method", "POST"),
-            host: input["host"].as_str().map(|host| self.expand(host, &[])).or(host),
-            path: or("path", usual_path),
-            headers: headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
-            body,
-            to_token_endpoint: to == "token",
-        }
-    }
-
-    /// The usual body of what takes no form, with the members that `input` has for it.
-    fn message(&self, input: &Value) -> String {
-        let usual = match place(input) {
-            ("events", ..) => return self.token("event", &input["event"], input),
-            ("logout", ..) => {
-                json!({ "sub_id": { "format": "iss_sub", "iss": "$LOGOUT", "sub": "$JTI" } })
-            }
-            (_, _, JSON) => json!({
-                "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-                "params": { "name": "stock_count" },
-            }),
-            _ => return String::new(),
-        };
-        self.value(&over(&usual, &input["message"])).to_string()
-    }
-
-    fn form(
-        &self,
-        input: &Value,
-        assertion: String,
-        pairs: &dyn Fn(&str) -> Vec<(String, String)>,
-        text: &dyn Fn(&Value) -> String,
-    ) -> String {
-        if !input["body"].is_null() {
-            return text(&input["body"]);
-        }
-        let mut fields = match input["form"].is_null() {
-            true if place(input).0 == "revoke" => {
-                vec![("token".to_owned(), text(&json!("$BEARER")))]
-            }
-            true => vec![
-                ("grant_type".to_owned(), GRANT_JWT_BEARER.to_owned()),
-                ("assertion".to_owned(), assertion),
-            ],
-            false => pairs("form"),
-        };
-        if !input["client_assertion"].is_null() {
-            let token = self.token("client_assertion", &input["client_assertion"], input);
-            fields.push(("client_assertion_type".into(), ASSERTION_TYPE.into()));
-            fields.push(("client_assertion".into(), token));
-        }
-        let without = names(&input["without_form"]);
-        fields.retain(|(name, _)| !without.contains(name));
-        fields.extend(pairs("more"));
-        for index in 0..input["parameters"].as_u64().unwrap_or(0) {
-            fields.push((format!("p{index}"), "1".into()));
-        }
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        let form = form.extend_pairs(fields).finish();
-        match input["tail"].is_null() {
-            true => form,
-            false => form + &text(&input["tail"]),
-        }
-    }
-
-    /// What an issuer answers who is asked for its keys; `None` if nothing.
-    pub fn key_set(&self, spec: &Value) -> Option<Document> {
-        self.document(spec, &json!({ "keys": [{ "key_of": "idp" }] }))
-    }
-
-    /// What the host of the client `$CLIENT` answers: its document, with what `spec` has in `changes`.
-    pub fn client_document(&self, spec: &Value) -> Option<Document> {
-        let usual = json!({
-            "client_id": "$CLIENT", "client_name": "App", "redirect_uris": [],
-            "token_endpoint_auth_method": "private_key_jwt",
-            "jwks": { "keys": [{ "key_of": "robot" }] },
-        });
-        let mut usual = over(&usual, &spec["changes"]);
-        let without = names(&spec["without"]);
-        usual.as_object_mut().expect("an object").retain(|name, _| !without.contains(name));
-        self.document(spec, &usual)
-    }
-
-    /// An answer as `spec` says, with `usual` for a body.
-    pub fn document(&self, spec: &Value, usual: &Value) -> Option<Document> {
-        if *spec == "no answer" {
-            return None;
-        }
-        let body = match (&spec["text"], &spec["set"]) {
-            (Value::String(text), _) => self.expand(text, &[]),
-            (_, Value::Null) => self.value(usual).to_string(),
-            (_, set) => self.value(set).to_string(),
-        };
-        let field = |name, value: &Value| Some((name, self.expand(value.as_str()?, &[])));
-        let media_type = if spec["type"].is_null() { &json!(JSON) } else { &spec["type"] };
-        let fields = [
-            field("location", &spec["location"]),
-            field("cache-control", &spec["cache"]),
-            field("content-type", media_type),
-        ];
-        let status = spec["status"].as_u64().unwrap_or(200) as u16;
-        Some(Document { status, fields: fields.into_iter().flatten().collect(), body })
-    }
-
     /// `value` with everything in it that stands for something: names in texts, `$NOW` with a
     /// difference for a number, `{"key_of": ...}` for a public key with changes, `{"thumbprint_of":
     /// ...}` for its thumbprint.
@@ -427,11 +181,6 @@ impl Scene {
         }
         whole
     }
-}
-
-fn place(input: &Value) -> (&'static str, &'static str, &'static str) {
-    let to = input["to"].as_str().unwrap_or("token");
-    *PLACES.iter().find(|(name, ..)| *name == to).unwrap_or_else(|| panic!("where is {to}?"))
 }
 
 /// Fails unless `status`, header values and `body` are what `step` says they must be.

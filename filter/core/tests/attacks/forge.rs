@@ -1,6 +1,7 @@
 //! Tokens of the attack table: sound ones, and every way to get one wrong.
 
-use super::{Scene, names, over, place};
+use super::request::place;
+use super::{Scene, names, over};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use p256::ecdsa::Signature;
