@@ -335,7 +335,7 @@ fn trust(config: &mut Value, issuers: &[String], mut scene: Scene, keys: &str) {
     resource["resource"] = billing.into();
     config["resources"].as_array_mut().unwrap().push(resource);
     scene.names.extend(cases::surroundings(&own, keys, ""));
-    cases::furnish(config, &scene);
+    cases::furnish(config, &scene, &Value::Null);
 }
 
 /// The bootstrap with a cluster for the issuers of the table, and with trailers let through.

@@ -18,7 +18,7 @@
 //!   worker, with what `config` adds); `together`, `repeat`, `unfinished` (seconds without a body), `gone` (before
 //!   there is an answer), `twice` (every answer to a callout). `$SESSION` is what the step before was given.
 //!
-//! What must come of it: `status`, `error`, `reason` (in the log) or `forwarded`, and then `sets`; `rpc` (the
+//! What must come of it: `status`, `error`, `reason` (in the log) or `forwarded`; `rpc` (the
 //! JSON-RPC code), `says` and `silent` (header fields), `answers` (members of the body), `callouts`.
 #![allow(dead_code, reason = "each runner uses its part")]
 
@@ -28,7 +28,7 @@ mod world;
 
 pub use request::Sent;
 use serde_json::{Map, Value, json};
-pub use world::{Document, add, furnish, surroundings};
+pub use world::{Document, furnish, surroundings};
 
 /// Stands in hostile values; neither an answer nor a log may repeat it.
 pub const MARK: &str = "XMARKX";

@@ -31,10 +31,7 @@ pub fn config(step: &Value, case: &str) -> Value {
     let mut billing = config["resources"][0].clone();
     billing["resource"] = format!("{AS}/billing").into();
     config["resources"].as_array_mut().unwrap().push(billing);
-    cases::furnish(&mut config, &scene);
-    if !step["config"].is_null() {
-        cases::add(&mut config, scene.value(&step["config"]));
-    }
+    cases::furnish(&mut config, &scene, &step["config"]);
     config
 }
 

@@ -3,14 +3,16 @@
 use super::{Scene, names, over};
 use serde_json::{Value, json};
 
-/// Adds to a runner's configuration what the table takes for granted in every world.
-pub fn furnish(config: &mut Value, scene: &Scene) {
+/// Adds to a runner's configuration what the table takes for granted in every world, and `more`.
+pub fn furnish(config: &mut Value, scene: &Scene, more: &Value) {
     let world = serde_json::from_str(include_str!("world.json")).expect("JSON");
-    add(config, scene.value(&world));
+    for part in [&world, more].into_iter().filter(|part| !part.is_null()) {
+        add(config, scene.value(part));
+    }
 }
 
 /// Adds `more` to `whole`: members to objects, items to lists; anything else takes its place.
-pub fn add(whole: &mut Value, more: Value) {
+fn add(whole: &mut Value, more: Value) {
     match (whole, more) {
         (Value::Object(whole), Value::Object(more)) => {
             for (name, value) in more {
