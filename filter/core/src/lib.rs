@@ -9,13 +9,14 @@
 //! * What a request goes through: [`worker`] asks [`routes`] what it is for, then [`token_endpoint`],
 //!   [`resource_server`], [`upgrade`] or [`guard`] judge it, and [`reply`] words a refusal ([`error`]).
 //! * A grant: [`grant`] checks an ID-JAG from form to single use ([`replay`], or [`replay_store`] for
-//!   a fleet), [`subject`] tells whose it is, [`dpop`] and [`confirmation`] whose key it is bound to,
-//!   [`authorization_details`] what else it grants.
+//!   a fleet), [`subject`] tells whose it is, [`possession`] what it is bound to ([`confirmation`],
+//!   shown by [`dpop`] or a certificate), [`authorization_details`] what else it grants.
 //! * A call: [`call`] judges it, [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
 //!   the server's own credential in, [`revocation`] takes tokens back before their time
 //!   ([`revocation_endpoints`], with [`security_event`] and [`global_token_revocation`]).
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
-//!   [`client_credential`] authenticates us, [`discovery`] finds endpoints and keys.
+//!   [`client_credential`] authenticates us, [`token_response`] reads the answer, [`discovery`] finds
+//!   endpoints and keys.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
