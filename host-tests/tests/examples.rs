@@ -11,7 +11,7 @@ use host_tests::{envoy_binary, repository, wasm};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const EXAMPLES: [&str; 2] = ["upgrade", "accept"];
+const EXAMPLES: [&str; 3] = ["upgrade", "accept", "guard"];
 const SELF_SIGNED: &str = include_str!("examples/self-signed.pem");
 
 #[test]
