@@ -14,6 +14,7 @@ use crate::flow::Ctx;
 use crate::id_jag::{self, IdJag};
 use crate::jws::{Fault, MAX_TOKEN};
 use crate::replay::{self, Spend};
+use crate::replay_store::ReplayStore;
 use crate::revocation;
 use crate::site::Site;
 use crate::store::Unavailable;
@@ -49,7 +50,7 @@ pub struct Grant<'a> {
 /// client; whether this issuer may speak for this client; tenants; whether what it is bound to was shown;
 /// and whether all its resources are governed here.
 ///
-/// Does *not* resolve the user ([`subject`]), judge how they authenticated
+/// Does *not* resolve the user ([`subject()`]), judge how they authenticated
 /// ([`authenticated_enough`]), ask whether they were revoked ([`check_revocation`]) or spend the grant ([`spend`]): those come after the target is chosen.
 pub async fn verify<'a>(
     ctx: &Ctx,
@@ -163,7 +164,12 @@ pub async fn spend(
             Some(store) => {
                 let life = until.saturating_sub(ctx.now());
                 let answer = ctx.call(store.request(&name, life)).await;
-                answer.ok().and_then(|answer| store.response(&answer))
+                let spent = answer.as_ref().ok().and_then(|answer| store.response(answer));
+                if spent.is_none() {
+                    let ReplayStore { path, cluster, .. } = &**store;
+                    site.warn(format!("{path}: `{cluster}` does not say who is first: {answer:?}"));
+                }
+                spent
             }
         };
         match spent {

@@ -5,13 +5,15 @@
 
 use crate::authorization_details;
 use crate::client_authentication::authenticate;
-use crate::config::{Guard, RegisteredCredential};
+use crate::config::Guard;
 use crate::digest::Key;
+use crate::dpop;
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
 use crate::grant::{self, Presenter};
 use crate::http::{Request, Url};
+use crate::id_jag::{self, IdJag};
 use crate::names;
 use crate::possession;
 use crate::site::Site;
@@ -25,8 +27,8 @@ pub fn check_head(site: &Site, request: &Request, now: u64) -> Result<(), Error>
 
 /// Judges a token request whose head has passed [`check_head`]. `Ok`: it goes on, as it came.
 ///
-/// Returns what was spent of a client that proves itself to the server behind only: if that server
-/// says that it did not, the grant was burnt by a stranger and is to be released. Does *not* decide
+/// Returns what was spent: if the server behind issues nothing for it because the client did not prove
+/// itself there, or because it wants a nonce of its own, the grant is to be released. Does *not* decide
 /// what is granted.
 pub async fn check(
     ctx: &Ctx,
@@ -41,8 +43,11 @@ pub async fn check(
     let form = Form::parse(body).map_err(Error::Form)?;
     match form.get("grant_type") {
         None => return Err(Error::MissingParameter("grant_type")),
-        Some(names::GRANT_JWT_BEARER) => {}
-        Some(_) if guard.passes_other_grants => return Ok(None),
+        Some(names::GRANT_JWT_BEARER | names::GRANT_JWT_DPOP) => {}
+        // An ID-JAG under another name would be one that nobody has judged.
+        Some(_) if guard.passes_other_grants && !form.values().any(id_jag::is_named_one) => {
+            return Ok(None);
+        }
         Some(_) => return Err(Error::UnsupportedGrantType),
     }
     let endpoint = &guard.endpoint;
@@ -52,6 +57,9 @@ pub async fn check(
         return Err(Error::ScopeSyntax);
     }
     let uri = endpoint.url.as_str();
+    if client.registration.dpop_bound && dpop::proof(&request.headers) == Ok(None) {
+        return Err(Error::Dpop { fault: dpop::Fault::Missing, nonce: None });
+    }
     let proof = possession::proof(site, None, request, uri, None, (ctx.now(), possession::WINDOW))?;
 
     let presenter = Presenter {
@@ -60,25 +68,26 @@ pub async fn check(
         proof: proof.as_ref(),
         certificate: None,
     };
-    let governed = |name: &str| guard.resources.iter().any(|resource| resource == name);
+    let own = &client.registration.resources;
+    let allowed = if own.is_empty() { &guard.resources } else { own };
+    let governed = |name: &str| allowed.iter().any(|resource| resource == name);
     let rules = &endpoint.rules;
     let grant = grant::verify(ctx, site, rules, &presenter, assertion, &governed).await?;
-    check_request(guard, &form, &grant.id_jag)?;
+    check_request(&governed, &form, &grant.id_jag)?;
     grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
     grant::subject(&grant)?;
+    grant::check_revocation(site, &grant, ctx.now())?;
     let spent = grant::spend(ctx, site, rules, endpoint.issuer.as_str(), &grant).await?;
-    let elsewhere = matches!(client.registration.credential, RegisteredCredential::Elsewhere);
     site.done("guarded", format!("passed client={:?} issuer={:?}", client.id, grant.id.issuer));
-    Ok(spent.filter(|_| elsewhere))
+    Ok(spent)
 }
 
 /// Nothing is asked for that the grant does not hold: the server behind may not look.
-fn check_request(guard: &Guard, form: &Form, grant: &crate::id_jag::IdJag) -> Result<(), Error> {
+fn check_request(governed: &dyn Fn(&str) -> bool, form: &Form, grant: &IdJag) -> Result<(), Error> {
     let claimed = grant.resources.as_deref().unwrap_or_default();
     for resource in form.all("resource") {
-        let governed = guard.resources.iter().any(|other| other == resource);
         let in_grant = claimed.is_empty() || claimed.iter().any(|other| other == resource);
-        if Url::parse(resource).is_none() || !governed || !in_grant {
+        if Url::parse(resource).is_none() || !governed(resource) || !in_grant {
             return Err(Error::Target);
         }
     }

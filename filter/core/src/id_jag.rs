@@ -6,6 +6,8 @@ use crate::json;
 use crate::jwk::KeySet;
 use crate::jws::{self, Algorithm, Fault, HeaderRules, Jws};
 use crate::names;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 /// An ID-JAG that has passed every check made here. Only [`Received::verify`] makes one.
@@ -95,6 +97,14 @@ impl Authentication {
             act: act.cloned(),
         })
     }
+}
+
+/// Whether `text` is a JWT that says it is an ID-JAG. Nothing in it has been verified.
+pub fn is_named_one(text: &str) -> bool {
+    let header = text.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let header = header.and_then(|header| json::object(&header));
+    let typ = header.as_ref().and_then(|header| json::string(header, "typ").ok().flatten());
+    typ.is_some_and(|typ| jws::is_media_type(typ, names::TYP_ID_JAG))
 }
 
 /// What an ID-JAG is checked against.

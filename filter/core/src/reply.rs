@@ -284,7 +284,8 @@ fn challenges(error: &Error, surface: &Surface, status: u16, code: &str) -> Vec<
     match surface {
         Surface::Resource { schemes, .. } => {
             let dpop_only = matches!(error, Error::Dpop { .. });
-            let schemes = schemes.iter().filter(|scheme| !dpop_only || **scheme == Scheme::Dpop);
+            let schemes: &[Scheme] = if dpop_only { &[Scheme::Dpop] } else { schemes };
+            let schemes = schemes.iter();
             let schemes =
                 schemes.filter_map(|scheme| challenge(error, surface, *scheme, status, code));
             schemes.collect()

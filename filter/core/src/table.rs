@@ -154,7 +154,7 @@ impl Table<'_> {
     }
 
     /// Drops the token under `key` if it is the one made at `made_at`, at most once in
-    /// [`COOL_DOWN`] seconds: a server that refuses every token must not make us ask for one with
+    /// 30 seconds: a server that refuses every token must not make us ask for one with
     /// every request.
     pub fn forget_token(&self, key: &Key, made_at: u64) -> Result<(), Unavailable> {
         let key = self.seal.key_of(key);

@@ -307,6 +307,12 @@ fn a_configuration_that_leaves_a_credential_in_doubt_is_refused() {
         ),
         (for_whom(json!({ "saml": { "nameid": "alice" } })), format!("{first}.saml")),
         (for_whom(json!({ "email": "alice" })), format!("{first}.email")),
+        (for_whom(json!({ "email": "alice@acme.example" })), format!("{first}.email")),
+        (for_whom(json!({ "aud_sub": "U1" })), format!("{first}.aud_sub")),
+        (
+            json!({ "credential": bearer, "identity_header": { "name": "Authorization" } }),
+            format!("{accept}.credential"),
+        ),
     ];
 
     for (settings, path) in cases {
@@ -314,6 +320,10 @@ fn a_configuration_that_leaves_a_credential_in_doubt_is_refused() {
         let refused = jagway_core::config::Config::parse(config.as_bytes(), &env);
         assert_eq!(refused.map(|_| ()).unwrap_err().path, path, "{settings}");
     }
+    let mut config = with(for_whom(json!({ "identity_provider": "acme", "sub": "alice" })));
+    config["identity_providers"]["acme"]["tenants"] = json!(["north"]);
+    let refused = jagway_core::config::Config::parse(config.to_string().as_bytes(), &env);
+    assert_eq!(refused.map(|_| ()).unwrap_err().path, format!("{first}.tenant"));
     let mut config = with(for_whom(json!({ "identity_provider": "acme", "group": "admins" })));
     config["identity_providers"]["acme"]["subjects"] = json!({});
     let refused = jagway_core::config::Config::parse(config.to_string().as_bytes(), &env);

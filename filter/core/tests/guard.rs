@@ -154,12 +154,18 @@ fn a_client_that_only_the_server_behind_knows_cannot_be_burnt_by_a_stranger() {
     let mut redeem = |answer: &str| {
         let verdict = at_token_endpoint(&mut process, as_there(), grant(&assertion));
         let Verdict::Forward(_, after) = verdict else { return status(&verdict) };
-        let head = Headers::new(vec![(":status".to_owned(), answer.as_bytes().to_vec())]);
+        let (answer, nonce) = answer.split_once(' ').unwrap_or((answer, ""));
+        let mut head = vec![(":status".to_owned(), answer.as_bytes().to_vec())];
+        if !nonce.is_empty() {
+            head.push(("dpop-nonce".to_owned(), nonce.as_bytes().to_vec()));
+        }
+        let head = Headers::new(head);
         process.workers[0].response(&after, &head, NOW);
         0
     };
 
     assert_eq!(redeem("401"), 0, "with another secret: the server behind says no");
+    assert_eq!(redeem("400 nonce"), 0, "the server behind wants a nonce of its own first");
     assert_eq!(redeem("200"), 0, "the right client still can");
     assert_eq!(redeem("200"), 400, "once");
 }
@@ -191,8 +197,42 @@ fn other_grants_pass_only_where_the_operator_says_so() {
     let forged = grant(&changed(json!({ "aud": IDP })));
     let forged = judged(&mut Process::new(&config, 1), token_request(), forged);
     assert_eq!(forged, refused(400, "invalid_grant"));
+    for (name, grant_type) in [
+        ("assertion", "urn:ietf:params:oauth:grant-type:saml2-bearer"),
+        ("subject_token", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("anything", "password"),
+    ] {
+        let id_jag = changed(json!({ "aud": IDP }));
+        let smuggled = form(&[("grant_type", grant_type), (name, &id_jag)]);
+        let smuggled = judged(&mut Process::new(&config, 1), token_request(), smuggled);
+        assert_eq!(smuggled, refused(400, "unsupported_grant_type"), "{grant_type}");
+    }
+    let forged = changed(json!({ "aud": IDP }));
+    let bound = ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-dpop");
+    let bound = form(&[bound, ("assertion", &forged)]);
+    let bound = judged(&mut Process::new(&config, 1), token_request(), bound);
+    assert_eq!(bound, refused(400, "invalid_grant"), "judged under its other name too");
     let refusal = judged(&mut Process::new(&guard_config(), 1), token_request(), code());
     assert_eq!(refusal, refused(400, "unsupported_grant_type"));
+}
+
+#[test]
+fn a_client_is_held_to_its_resources_and_to_its_binding() {
+    let with_client = |name: &str, value: Value| {
+        let mut config = guard_config();
+        config["guards"][0]["clients"]["claude"][name] = value;
+        config
+    };
+    let elsewhere = with_client("resources", json!([format!("{AS}/other")]));
+    let bound = with_client("dpop_bound_access_tokens", json!(true));
+    let go =
+        |config: &Value| judged(&mut Process::new(config, 1), token_request(), grant(&id_jag("1")));
+
+    assert_eq!(go(&elsewhere), refused(400, "invalid_grant"));
+    assert_eq!(go(&bound), refused(400, "invalid_dpop_proof"));
+    let unknown = with_client("resources", json!(["https://x.example/"])).to_string();
+    let unknown = jagway_core::config::Config::parse(unknown.as_bytes(), &env);
+    assert_eq!(unknown.map(|_| ()).unwrap_err().path, "guards[0].clients.claude.resources[0]");
 }
 
 #[test]

@@ -160,9 +160,16 @@ fn an_address_links_a_user_where_issuer_and_domain_may() {
         linked(json!({ "email": "Alice@acme.example", "email_verified": "true" })),
         Err("claim_type".to_owned())
     );
-    // Without the opt-in no address links anybody.
+    // The opt-in of one issuer is none of another's.
     let mut config = for_one_address();
     config["identity_providers"]["acme"]["subjects"] = json!({});
+    config["identity_providers"]["beta"] = json!({
+        "issuer": "https://beta.example",
+        "cluster": "beta",
+        "subjects": { "email_domains": ["acme.example"] },
+    });
+    config["authorization_server"]["clients"]["claude"]["identity_providers"] =
+        json!(["acme", "beta"]);
     let refused = redeem(&config, json!({ "email": "Alice@acme.example" }));
     assert_eq!(refused, Err(reason));
 }

@@ -50,10 +50,18 @@ impl Reading<'_> {
         else {
             return fail(path, "must be a host name as it stands in URLs, without scheme and port");
         };
-        let by_document = ["secret_sha256", "private_key_jwt", "dpop_bound_access_tokens"];
+        let by_document = [
+            "secret_sha256",
+            "private_key_jwt",
+            "tls_client_auth",
+            "self_signed_tls_client_auth",
+            "dpop_bound_access_tokens",
+        ];
         let here = [
             raw.secret_sha256.is_some(),
             raw.private_key_jwt.is_some(),
+            raw.tls_client_auth.is_some(),
+            raw.self_signed_tls_client_auth.is_some(),
             raw.dpop_bound_access_tokens,
         ];
         if let Some((field, _)) = by_document.iter().zip(here).find(|(_, here)| *here) {

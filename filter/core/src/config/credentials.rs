@@ -8,7 +8,7 @@ use super::{
 use crate::digest::base64url;
 use crate::http::Url;
 use crate::secret::Secret;
-use crate::subject::{LocalSubject, SAML_MEMBERS};
+use crate::subject::{LocalSubject, SAML_MEMBERS, SubjectRules};
 use crate::subject_id::SubjectId;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -59,6 +59,10 @@ impl Reading<'_> {
                     format!("{path}.none"),
                     "leaves the server behind without any credential",
                 );
+            }
+            let identity = raw.identity_header.as_ref().map(|header| header.name.to_lowercase());
+            if identity.is_some() && identity.as_deref() == credential.header() {
+                return fail(path, "stands in the same header as `identity_header`");
             }
             mapped.push(MappedCredential { whom, credential });
         }
@@ -169,7 +173,13 @@ fn whom_for(path: &str, raw: &raw::Whom, providers: &Providers) -> Result<Whom> 
     let provider = |name: &String| named(&format!("{path}.identity_provider"), name, providers);
     match (identity_provider, sub, group, aud_sub, saml, email, scope) {
         (Some(name), Some(sub), None, None, None, None, None) if aud_tenant.is_none() => {
-            let issuer = provider(name)?.party.issuer.as_str().to_owned();
+            let provider = provider(name)?;
+            let tenants = &provider.subjects.tenants;
+            if !tenants.is_empty() && !tenant.as_ref().is_some_and(|one| tenants.contains(one)) {
+                let problem = format!("must be one of `identity_providers.{name}.tenants`");
+                return fail(format!("{path}.tenant"), problem);
+            }
+            let issuer = provider.party.issuer.as_str().to_owned();
             let (tenant, sub) = (tenant.clone(), sub.clone());
             subject(LocalSubject::Provider(SubjectId { issuer, tenant, subject: sub }))
         }
@@ -184,16 +194,22 @@ fn whom_for(path: &str, raw: &raw::Whom, providers: &Providers) -> Result<Whom> 
             Ok(Whom::Group(provider.party.issuer.as_str().to_owned(), group.clone()))
         }
         (None, None, None, Some(own), None, None, None) if tenant.is_none() => {
+            some_provider(&format!("{path}.aud_sub"), "aud_sub", providers, |one| one.aud_sub)?;
             subject(LocalSubject::Own { tenant: aud_tenant.clone(), subject: own.clone() })
         }
         (None, None, None, None, Some(saml), None, None)
             if tenant.is_none() && aud_tenant.is_none() =>
         {
+            let path_of = format!("{path}.saml");
+            some_provider(&path_of, "saml", providers, |one| one.saml.is_some())?;
             saml_whom(&format!("{path}.saml"), saml)
         }
         (None, None, None, None, None, Some(email), None)
             if tenant.is_none() && aud_tenant.is_none() =>
         {
+            let path_of = format!("{path}.email");
+            let links = |one: &SubjectRules| !one.email_domains.is_empty();
+            some_provider(&path_of, "email_domains", providers, links)?;
             let Some((name, domain)) = email.rsplit_once('@') else {
                 return fail(format!("{path}.email"), "must be an e-mail address");
             };
@@ -209,6 +225,19 @@ fn whom_for(path: &str, raw: &raw::Whom, providers: &Providers) -> Result<Whom> 
             "needs exactly one of `identity_provider` with `sub` (and `tenant`) or `group`, `aud_sub` \
              (and `aud_tenant`), `saml`, `email` and `scope`",
         ),
+    }
+}
+
+/// Names that no identity provider may use would be names that nobody ever has.
+fn some_provider(
+    path: &str,
+    setting: &str,
+    providers: &Providers,
+    may: impl Fn(&SubjectRules) -> bool,
+) -> Result<()> {
+    match providers.values().any(|provider| may(&provider.subjects)) {
+        true => Ok(()),
+        false => fail(path, format!("no identity provider has `subjects.{setting}`")),
     }
 }
 

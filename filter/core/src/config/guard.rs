@@ -30,6 +30,14 @@ impl Reading<'_> {
                     "a guard reads no certificates: leave that to the server behind",
                 );
             }
+            if let Some(index) =
+                client.resources.iter().position(|one| !raw.resources.contains(one))
+            {
+                return fail(
+                    format!("{path}.resources[{index}]"),
+                    "is not in the guard's `resources`",
+                );
+            }
             let client = self.registered_client(&path, client, providers, true)?;
             clients.insert(id.clone(), Rc::new(client));
         }

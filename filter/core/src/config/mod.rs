@@ -476,11 +476,7 @@ impl Accept {
 
     /// Names of the header fields that we set for the backend.
     pub fn own_headers(&self) -> Vec<&str> {
-        let credentials = self.credentials.iter().filter_map(|mapped| match &mapped.credential {
-            Credential::Header(name, _) => Some(name.as_str()),
-            Credential::Token(_) => Some("authorization"),
-            Credential::None => None,
-        });
+        let credentials = self.credentials.iter().filter_map(|mapped| mapped.credential.header());
         credentials.chain(self.identity_header.iter().map(|header| header.name.as_str())).collect()
     }
 }
@@ -514,6 +510,17 @@ pub enum Credential {
     Token(Rc<BackendAs>),
     /// None: the identity header is enough.
     None,
+}
+
+impl Credential {
+    /// The header it stands in.
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            Self::Header(name, _) => Some(name),
+            Self::Token(_) => Some("authorization"),
+            Self::None => None,
+        }
+    }
 }
 
 /// How bearer tokens for a backend are got from its authorization server.

@@ -131,6 +131,7 @@ pub(super) fn check(
             ("required_acr", !provider.required_acr.is_empty() && !used_by_client),
             ("max_auth_age", provider.max_auth_age.is_some() && !used_by_client),
             ("revocation", provider.revocation.is_some() && !used_by_client),
+            ("tenants", !provider.tenants.is_empty() && !used_by_client),
         ];
         let idle = idle.iter().filter(|(_, idle)| *idle);
         warnings.extend(idle.map(|(field, _)| format!("{path}.{field}: nothing here uses it")));

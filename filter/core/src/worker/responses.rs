@@ -23,7 +23,8 @@ pub struct AfterResponse {
     pub token: Option<(Key, u64)>,
     /// When an event stream that the server opens ends, in seconds since the epoch: with the token.
     pub until: Option<u64>,
-    /// A grant that is to be released if the server says that the client did not prove itself.
+    /// A grant that is to be released if the server issued nothing for it: the client did not prove
+    /// itself there (401), or is to come again with a nonce of the server's (RFC 9449 §8).
     pub spent: Option<Key>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
@@ -86,7 +87,8 @@ impl Worker {
             Some((key, made_at)) if refused => self.token_refused(&key, made_at, now),
             _ => Vec::new(),
         };
-        if let Some(name) = after.spent.filter(|_| refused) {
+        let wants_nonce = headers.sole(":status") == Some(b"400") && headers.has("dpop-nonce");
+        if let Some(name) = after.spent.filter(|_| refused || wants_nonce) {
             // If the store fails, the grant stays spent.
             let _ = replay::release(&*self.site.store, replay::Kind::Grant, &name);
         }

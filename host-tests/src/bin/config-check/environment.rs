@@ -42,7 +42,7 @@ impl Environment {
             }
             if is_digest(path) {
                 dummies.insert(name.clone(), keys::sha256_hex(name));
-            } else if path.ends_with("credential.value.env") {
+            } else if !path.ends_with(".key.env") {
                 dummies.insert(name.clone(), "dummy".to_owned());
             } else {
                 dummies.entry(name.clone()).or_insert_with(|| SigningKey::es256("dummy").pem());
