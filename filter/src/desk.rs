@@ -3,9 +3,12 @@
 use crate::host::{self, Level, Map};
 use jagway_core::http::CallFailed;
 use jagway_core::worker::{AfterResponse, Run, StreamId, Todo, Verdict, Worker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// Most streams other than its own that one callback answers or resumes.
+const MOST_AT_A_TIME: u32 = 32;
 
 /// A configured worker and its streams. No borrow is held over a call of the host.
 pub struct Desk {
@@ -20,6 +23,8 @@ pub struct Desk {
     /// What is asked of the host about each request.
     pub reads: Reads,
     streams: RefCell<BTreeMap<StreamId, Phase>>,
+    later: RefCell<Vec<Todo>>,
+    elsewhere: Cell<u32>,
     counters: RefCell<BTreeMap<(&'static str, &'static str), u32>>,
 }
 
@@ -55,6 +60,8 @@ impl Desk {
             queue: RefCell::new(None),
             reads,
             streams: RefCell::default(),
+            later: RefCell::default(),
+            elsewhere: Cell::new(0),
             counters: RefCell::default(),
         })
     }
@@ -73,6 +80,13 @@ impl Desk {
     pub fn forget(&self, stream: StreamId) {
         self.streams.borrow_mut().remove(&stream);
         self.worker.borrow_mut().gone(stream);
+    }
+
+    /// What was put off by an earlier callback. To be called first in a callback of the root context.
+    pub fn catch_up(&self) {
+        self.elsewhere.set(0);
+        let later = self.later.take();
+        self.perform(self.root, later);
     }
 
     /// Does what the core asks for. `current` is the context whose callback this is.
@@ -102,8 +116,21 @@ impl Desk {
             Todo::Warn(line) => host::log(Level::Warn, &format!("jagway: {line}")),
             Todo::Info(line) => host::log(Level::Info, &format!("jagway: {line}")),
             Todo::Count(kind, what) => self.count(kind, what),
+            // The host answers or resumes other streams after this callback, each inside of the one before:
+            // too many at a time are too deep for its stack, and that is a trap.
+            Todo::Conclude(stream, _) | Todo::Close(stream)
+                if current != stream && self.elsewhere.get() >= MOST_AT_A_TIME =>
+            {
+                if self.later.borrow().is_empty()
+                    && let Some(queue) = *self.queue.borrow()
+                {
+                    host::enqueue(queue, &[]);
+                }
+                self.later.borrow_mut().push(todo);
+            }
             Todo::Conclude(stream, verdict) => self.conclude(current, stream, verdict),
             Todo::Close(stream) => {
+                self.elsewhere.set(self.elsewhere.get().saturating_add(1));
                 if host::enter(stream) {
                     self.set_phase(stream, Phase::Replied);
                     host::close();
@@ -143,6 +170,7 @@ impl Desk {
         if elsewhere && !(held && host::enter(stream)) {
             return;
         }
+        self.elsewhere.set(self.elsewhere.get().saturating_add(u32::from(elsewhere)));
         match verdict {
             Verdict::Reply(reply) => {
                 self.set_phase(stream, Phase::Replied);

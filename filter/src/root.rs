@@ -53,6 +53,7 @@ impl Context for Root {
         let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
             return;
         };
+        desk.catch_up();
         let Some(run) = desk.callouts.borrow_mut().remove(&token) else {
             return;
         };
@@ -106,6 +107,7 @@ impl RootContext for Root {
         let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
             return;
         };
+        desk.catch_up();
         for note in std::iter::from_fn(|| host::dequeue(queue)).take(MAX_NOTES) {
             // An empty note is from a stream of this worker: there is a job to start.
             if let Ok(key) = note.try_into() {
@@ -121,6 +123,7 @@ impl RootContext for Root {
         let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
             return;
         };
+        desk.catch_up();
         let mut todo = desk.worker.borrow_mut().tick(moment);
         if !core::mem::replace(&mut self.warm, true) {
             // Not when configured: Envoy may not have loaded its clusters then.

@@ -45,7 +45,9 @@ impl Stream {
             return self.refuse(&Error::Deadline);
         };
         desk.set_phase(self.id, Phase::Held);
-        let body = host::body(Buffer::RequestBody, size).unwrap_or_default();
+        let Some(body) = host::body(Buffer::RequestBody, size) else {
+            return self.refuse(&Error::Internal("the host does not hand over the body"));
+        };
         let todo = desk.worker.borrow_mut().body(self.id, body, moment);
         desk.perform(self.id, todo);
         self.action(desk)

@@ -346,6 +346,33 @@ async fn five_hundred_quick_comings_and_goings_in_a_slow_exchange_are_survived()
 }
 
 #[tokio::test]
+async fn a_thousand_who_wait_for_the_same_failure_all_get_an_answer() {
+    let world = World::start(Options { concurrency: 1, ..Options::default() }).await;
+    // A key that nobody knows, and an identity provider that takes longer than anybody waits.
+    world.idp.endpoints().fail("/jwks", Fault::Delay(Duration::from_secs(20)));
+    let (endpoint, basic) = (world.accept_token_endpoint(), basic(&world.claude));
+    let form = "application/x-www-form-urlencoded";
+    let mut waiting = JoinSet::new();
+
+    for n in 0..1000 {
+        let id_jag = id_jag(&world, |header, _| header["kid"] = serde_json::json!(format!("k{n}")));
+        let (endpoint, basic) = (endpoint.clone(), basic.clone());
+        let body =
+            format!("grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer&assertion={id_jag}");
+        waiting.spawn(async move {
+            let fields = [("content-type", form), ("authorization", basic.as_str())];
+            tokio::time::timeout(Duration::from_secs(30), post(&endpoint, &fields, body)).await
+        });
+    }
+    let answers = waiting.join_all().await;
+
+    let refused = |answer: &Answer| matches!(answer.status, 400 | 503);
+    let answered = answers.iter().filter(|answer| answer.as_ref().is_ok_and(refused)).count();
+    assert_eq!(answered, 1000, "nobody is left without an answer");
+    assert_alive(&world).await;
+}
+
+#[tokio::test]
 async fn a_server_behind_that_is_down_or_breaks_off_is_survived() {
     let mut world = World::start(Options::default()).await;
     let token = world.redeem_at_jagway(&id_jag(&world, |_, _| {})).await.token().to_owned();

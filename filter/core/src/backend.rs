@@ -174,9 +174,12 @@ fn key(backend: &BackendAs, token: &AccessToken) -> Key {
         scope.as_bytes(),
         resource.as_bytes(),
     ];
+    // Two identity providers may mean one user here; the JWT that is exchanged names one of the two.
+    let who: &[u8] = &token.id.key();
     if *on_behalf {
         fields.extend([
             token.subject.as_bytes(),
+            who,
             token.client_id.as_bytes(),
             token.scope.as_bytes(),
             details.as_bytes(),

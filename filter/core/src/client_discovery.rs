@@ -37,6 +37,13 @@ pub struct Fetch {
     host: Rc<DocumentHost>,
 }
 
+impl Fetch {
+    /// The listed host it is on.
+    pub fn host(&self) -> &str {
+        self.url.authority()
+    }
+}
+
 /// What a client's document says, with its keys.
 pub struct Described {
     /// Its registration.

@@ -99,6 +99,8 @@ pub enum Error {
     // --- MCP requests to a resource that is accepted for ---
     /// A browser on a page that is not allowed.
     Origin,
+    /// The request wants another protocol.
+    Upgrade,
     /// A token in the query.
     TokenInQuery,
     /// No credentials.
@@ -214,6 +216,7 @@ impl Error {
             Self::Denied { .. } => "not_entitled",
             Self::ReplayStore => "replay_store",
             Self::Origin => "origin",
+            Self::Upgrade => "upgrade",
             Self::TokenInQuery => "token_in_query",
             Self::NoToken => "no_token",
             Self::MalformedAuthorization => "authorization_malformed",

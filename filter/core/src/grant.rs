@@ -87,7 +87,16 @@ pub async fn verify<'a>(
         now: ctx.now(),
         skew: rules.skew,
     };
-    let id_jag = received.verify(&keys, &expected).map_err(Error::IdJag)?;
+    let addresses = received.addresses();
+    let told = |fault| {
+        // Signed by a trusted issuer, and no secret; what we expect is in our metadata.
+        if matches!(fault, Fault::Audience | Fault::Resource) {
+            let own = rules.audiences.first().map(String::as_str).unwrap_or_default();
+            site.warn(format!("{}: an ID-JAG has {addresses} at {own:?}", provider.party.path));
+        }
+        Error::IdJag(fault)
+    };
+    let id_jag = received.verify(&keys, &expected).map_err(told)?;
     if !is_approved(presenter, provider, &id_jag) {
         return Err(Error::IdJag(Fault::IssuerNotForClient));
     }
@@ -99,7 +108,7 @@ pub async fn verify<'a>(
     }
     let claimed = id_jag.resources.as_deref().unwrap_or_default();
     if !claimed.iter().all(|resource| governed(resource)) {
-        return Err(Error::IdJag(Fault::Resource));
+        return Err(told(Fault::Resource));
     }
     let id = SubjectId { issuer: id_jag.issuer.clone(), tenant, subject: id_jag.subject.clone() };
     Ok(Grant { id_jag, provider, id, confirmation })
@@ -140,16 +149,19 @@ pub fn check_revocation(site: &Site, grant: &Grant<'_>, now: u64) -> Result<(), 
     }
 }
 
+/// What a spent grant is remembered by.
+pub type Spent = (replay::Kind, Key);
+
 /// Spends the grant at the Resource AS `audience`: once, or as often as its issuer's entry allows, in
-/// the fleet's store if there is one and else in this process. Returns the name under which this
-/// process remembers it, if it does.
+/// the fleet's store if there is one and else in this process. Returns what this process remembers it
+/// by, if it does.
 pub async fn spend(
     ctx: &Ctx,
     site: &Site,
     rules: &GrantRules,
     audience: &str,
     grant: &Grant<'_>,
-) -> Result<Option<Key>, Error> {
+) -> Result<Option<Spent>, Error> {
     let uses = match grant.provider.replay {
         Replay::Off => return Ok(None),
         Replay::SingleUse => 1,
@@ -159,8 +171,9 @@ pub async fn spend(
     let until = expires_at.saturating_add(rules.skew).saturating_add(1);
     for nth in 0..uses {
         let name = replay::name(audience, issuer, jti, nth);
+        let kind = replay::Kind::Grant(replay::partition(issuer));
         let spent = match &rules.replay_store {
-            None => replay::spend(&*site.store, replay::Kind::Grant, &name, until, ctx.now()).ok(),
+            None => replay::spend(&*site.store, kind, &name, until, ctx.now()).ok(),
             Some(store) => {
                 let life = until.saturating_sub(ctx.now());
                 let answer = ctx.call(store.request(&name, life)).await;
@@ -173,7 +186,7 @@ pub async fn spend(
             }
         };
         match spent {
-            Some(Spend::First) => return Ok(rules.replay_store.is_none().then_some(name)),
+            Some(Spend::First) => return Ok(rules.replay_store.is_none().then_some((kind, name))),
             Some(Spend::Again) => {}
             Some(Spend::Full) | None => return Err(Error::ReplayStore),
         }

@@ -144,6 +144,13 @@ impl<'a> Received<'a> {
         claims::identifier(&self.0.claims, "iss")
     }
 
+    /// `aud` and `resource` as they are written, for the log: a slash more or less is the usual mistake.
+    pub fn addresses(&self) -> String {
+        let text = |name| self.0.claims.get(name).map(Value::to_string).unwrap_or_default();
+        let text = format!("aud {}, resource {}", text("aud"), text("resource"));
+        text.chars().filter(|letter| !letter.is_control()).take(512).collect()
+    }
+
     /// Whether `algorithms` has this token's `alg`.
     pub fn is_signed_with_one_of(&self, algorithms: &[Algorithm]) -> bool {
         algorithms.contains(&self.0.algorithm)

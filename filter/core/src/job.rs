@@ -1,6 +1,6 @@
 //! Jobs: what runs once for the whole process, and whose results all workers share.
 
-use crate::digest::{Key, hex};
+use crate::digest::{Key, hex, short_digest};
 use crate::exchange::Exchange;
 use crate::{backend, client_discovery};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl Job {
                 Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
             Self::Exchange(_) | Self::Backend(_) => Place::of_token(key),
-            Self::ClientMetadata(_) => Place::of_client(key),
+            Self::ClientMetadata(fetch) => Place::of_client(fetch.host(), key),
         }
     }
 }
@@ -63,10 +63,10 @@ impl Place {
     }
 
     /// Where the metadata of a client lies. Whoever can name a URL causes these before anything is
-    /// proven, so there are fewer, and what lies there is small: 256 clients.
-    fn of_client(key: &Key) -> Self {
+    /// proven, so there are fewer, and what lies there is small: 256 clients of each listed host, which cannot crowd out another's.
+    fn of_client(host: &str, key: &Key) -> Self {
         let bucket = key.first().copied().unwrap_or_default() % 32;
-        Self { key: format!("jagway/client/{bucket:x}"), ways: 8 }
+        Self { key: format!("jagway/client-{}/{bucket:x}", short_digest(host)), ways: 8 }
     }
 }
 

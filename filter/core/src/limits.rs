@@ -1,17 +1,23 @@
 //! Rate limits of one worker: a fixed table of counters, each for one minute.
 
-use crate::digest::of_fields;
+use crate::digest::{Key, hmac_sha256};
 
 /// How many counters there are. Two sources that share one share its limit.
 const SLOTS: usize = 4096;
 
 /// Counters of requests by source or client.
-#[derive(Default)]
 pub struct Limits {
+    /// Known to nobody outside, so that nobody can look for a name that shares a counter with another.
+    salt: Key,
     slots: Vec<(u64, u32)>,
 }
 
 impl Limits {
+    /// No counts yet. `salt` is a secret.
+    pub fn new(salt: Key) -> Self {
+        Self { salt, slots: Vec::new() }
+    }
+
     /// Counts a request of `who` at `now` (seconds since the epoch). `false` if there were already
     /// `per_minute` in this minute; `None` is no limit.
     pub fn admit(&mut self, who: &[&[u8]], per_minute: Option<u32>, now: u64) -> bool {
@@ -20,7 +26,7 @@ impl Limits {
         };
         self.slots.resize(SLOTS, (0, 0));
         let minute = now / 60;
-        let digest = of_fields(who);
+        let digest = hmac_sha256(&self.salt, who);
         let slot =
             digest.iter().take(4).fold(0usize, |value, byte| value << 8 | usize::from(*byte));
         match self.slots.get_mut(slot % SLOTS) {
@@ -45,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_source_is_counted_by_the_minute() {
-        let mut limits = Limits::default();
+        let mut limits = Limits::new([7; 32]);
         let mut admit = |who: &[u8], now| limits.admit(&[who], Some(2), now);
 
         assert!(admit(b"a", 60) && admit(b"a", 61));

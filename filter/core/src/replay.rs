@@ -3,12 +3,12 @@
 //! A fixed number of buckets in the shared store, each a bounded list of digests with expiry. A live
 //! entry is never pushed out: a full bucket refuses.
 
-use crate::digest::{Key, of_fields};
+use crate::digest::{Key, of_fields, sha256};
 use crate::store::{Store, Unavailable, update};
 
-/// How many buckets there are.
-const BUCKETS: u16 = 16384;
-/// How many live entries a bucket holds: about two million in all.
+/// How many buckets each kind has, and for grants each issuer: 25 MB when all are full.
+const BUCKETS: u16 = 8192;
+/// How many live entries a bucket holds: about a million in all.
 const ENTRIES: usize = 128;
 /// Bytes of one entry: 16 of digest, 8 of expiry.
 const ENTRY: usize = 24;
@@ -27,14 +27,21 @@ pub enum Spend {
 /// What is spent. Each kind has buckets of its own, so that one cannot fill another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// An ID-JAG; its issuer is an identity provider.
-    Grant,
+    /// An ID-JAG; its issuer is the identity provider with this [`partition`]. None can fill another's
+    /// buckets.
+    Grant(u32),
     /// A client assertion; its issuer is a client.
     ClientAssertion,
     /// A DPoP proof; its issuer is a key.
     Proof,
     /// What an identity provider tells of its users.
     Event,
+}
+
+/// The part of the store that belongs to the identity provider `issuer`, which must be a configured one:
+/// there are as many parts as there are of those.
+pub fn partition(issuer: &str) -> u32 {
+    sha256(issuer.as_bytes()).iter().take(4).fold(0, |value, byte| value << 8 | u32::from(*byte))
 }
 
 /// What is remembered of one use: who issued `jti`, for which Resource AS `audience`, and which of
@@ -85,13 +92,13 @@ pub fn release(store: &dyn Store, kind: Kind, name: &Key) -> Result<(), Unavaila
 fn place(kind: Kind, name: &Key) -> String {
     let (_, rest) = name.split_at(16);
     let bucket = rest.iter().take(2).fold(0u16, |value, byte| value << 8 | u16::from(*byte));
-    let kind = match kind {
-        Kind::Grant => "jti",
-        Kind::ClientAssertion => "client-jti",
-        Kind::Proof => "dpop-jti",
-        Kind::Event => "event-jti",
-    };
-    format!("jagway/{kind}/{:x}", bucket % BUCKETS)
+    let bucket = bucket % BUCKETS;
+    match kind {
+        Kind::Grant(issuer) => format!("jagway/jti-{issuer:x}/{bucket:x}"),
+        Kind::ClientAssertion => format!("jagway/client-jti/{bucket:x}"),
+        Kind::Proof => format!("jagway/dpop-jti/{bucket:x}"),
+        Kind::Event => format!("jagway/event-jti/{bucket:x}"),
+    }
 }
 
 fn expiry(entry: &[u8]) -> u64 {
@@ -109,7 +116,7 @@ mod tests {
     fn a_grant_is_spent_once_until_its_entry_ends() {
         let store = Memory::default();
         let spend = |issuer, jti, now| {
-            spend(&store, Kind::Grant, &name("as", issuer, jti, 0), 1_000, now).unwrap()
+            spend(&store, Kind::Grant(1), &name("as", issuer, jti, 0), 1_000, now).unwrap()
         };
 
         assert_eq!(spend("idp", "1", 900), Spend::First);
@@ -123,18 +130,20 @@ mod tests {
     fn a_full_bucket_refuses_and_keeps_what_it_has() {
         let store = Memory::default();
         let mut full = None;
-        // One bucket of 16384 fills when enough grants hash into it; write one full by hand.
+        // One bucket of 8192 fills when enough grants hash into it; write one full by hand.
         for bucket in 0..BUCKETS {
             let entries = (0..ENTRIES as u64).flat_map(|n| [n.to_be_bytes(), [7; 8], [0xff; 8]]);
             let bytes: Vec<u8> = entries.flatten().collect();
-            assert!(store.swap(&format!("jagway/jti/{bucket:x}"), &bytes, 0).unwrap());
+            assert!(store.swap(&format!("jagway/jti-1/{bucket:x}"), &bytes, 0).unwrap());
             full = Some(bytes);
         }
 
         let name = name("as", "idp", "1", 0);
-        assert_eq!(spend(&store, Kind::Grant, &name, 1_000, 900), Ok(Spend::Full));
-        let other = spend(&store, Kind::ClientAssertion, &name, 1_000, 900);
-        assert_eq!(other, Ok(Spend::First), "the other kind has room");
-        assert_eq!(store.get("jagway/jti/0").unwrap().0, full.unwrap());
+        assert_eq!(spend(&store, Kind::Grant(1), &name, 1_000, 900), Ok(Spend::Full));
+        for other in [Kind::Grant(2), Kind::ClientAssertion] {
+            let other = spend(&store, other, &name, 1_000, 900);
+            assert_eq!(other, Ok(Spend::First), "another issuer, and another kind, have room");
+        }
+        assert_eq!(store.get("jagway/jti-1/0").unwrap().0, full.unwrap());
     }
 }

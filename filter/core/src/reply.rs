@@ -206,6 +206,7 @@ fn words(error: &Error) -> Words {
         Error::NoScopeLeft => (400, "invalid_scope", "nothing of this scope can be granted"),
 
         Error::Origin => (403, "forbidden", "this origin is not allowed"),
+        Error::Upgrade => (403, "forbidden", "other protocols are not offered here"),
         Error::TokenInQuery => (400, "invalid_request", "tokens go in the Authorization header"),
         Error::NoToken => (401, "unauthorized", "an access token is needed"),
         Error::MalformedAuthorization => (400, "invalid_request", "malformed Authorization"),

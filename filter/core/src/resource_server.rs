@@ -108,6 +108,10 @@ pub fn check_head(
     )
     .map_err(Error::AccessToken)?;
     check_revocation(&*site.store, &token, now)?;
+    // After an upgrade nothing is judged any more.
+    if request.headers.has("upgrade") || request.headers.has(":protocol") {
+        return Err(Error::Upgrade);
+    }
     let shown = (&token, presented, scheme);
     possession::check(site, server, (resource, accept), request, shown, now)?;
     Ok(Head::Passed(Box::new(token)))

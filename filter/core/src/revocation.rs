@@ -1,10 +1,10 @@
 //! What has been revoked before its time, for all workers of one process: single tokens (RFC 7009) and
 //! everything that came of one user of an identity provider (CAEP, Global Token Revocation).
 //!
-//! A fixed number of buckets in the shared store, each a bounded list of digests with expiry: 42 MB
-//! when all are full. A live entry is never pushed out: a full bucket takes no more.
+//! A fixed number of buckets in the shared store, each a bounded list of digests with expiry: 21 MB
+//! for tokens, and 21 MB for the users of each identity provider, when all are full. A live entry is never pushed out: a full bucket takes no more.
 
-use crate::digest::{Key, of_fields};
+use crate::digest::{Key, of_fields, short_digest};
 use crate::store::{Store, Unavailable, update};
 
 /// How many buckets each of the two tables has.
@@ -27,19 +27,28 @@ pub enum Recorded {
     Full,
 }
 
+/// A user of an identity provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Each issuer has buckets of its own: none can fill those of another's users.
+    table: String,
+    key: Key,
+}
+
 /// Where a token comes from: `subject` at the identity provider `issuer`, in its `tenant` if the grant
 /// named one. The same user has the same key.
 ///
 /// The first half names the user in any tenant, the second in this one; without a tenant both are
 /// the first. So what is revoked without a tenant is revoked in all of them.
-pub fn origin(issuer: &str, tenant: Option<&str>, subject: &str) -> Key {
+pub fn origin(issuer: &str, tenant: Option<&str>, subject: &str) -> Origin {
     let user = [b"origin", issuer.as_bytes(), subject.as_bytes()];
     let anywhere = of_fields(&user);
     let here = tenant.map(|tenant| {
         let [label, issuer, subject] = user;
         of_fields(&[label, issuer, subject, tenant.as_bytes()])
     });
-    halves(&anywhere, &here.unwrap_or(anywhere))
+    let table = format!("{ORIGINS}-{}", short_digest(issuer));
+    Origin { table, key: halves(&anywhere, &here.unwrap_or(anywhere)) }
 }
 
 /// Revokes the token `jti` of ours (RFC 7009 §2.1), to be remembered until `until` (seconds since
@@ -65,12 +74,12 @@ pub fn revoke_token(
 /// [`Unavailable`] if the store does not answer: nothing is revoked.
 pub fn revoke_origin(
     store: &dyn Store,
-    origin: &Key,
+    origin: &Origin,
     before: u64,
     until: u64,
     now: u64,
 ) -> Result<Recorded, Unavailable> {
-    record(store, ORIGINS, origin, before, until, now)
+    record(store, &origin.table, &origin.key, before, until, now)
 }
 
 /// Whether a token issued at `issued_at` (seconds since the epoch) to `origin` is revoked, by its `jti`
@@ -80,7 +89,7 @@ pub fn revoke_origin(
 pub fn is_revoked(
     store: &dyn Store,
     jti: Option<&str>,
-    origin: &Key,
+    origin: &Origin,
     issued_at: u64,
     now: u64,
 ) -> Result<bool, Unavailable> {
@@ -89,7 +98,7 @@ pub fn is_revoked(
     {
         return Ok(true);
     }
-    lists(store, ORIGINS, origin, issued_at, now)
+    lists(store, &origin.table, &origin.key, issued_at, now)
 }
 
 fn token(jti: &str) -> Key {
@@ -204,7 +213,7 @@ mod tests {
         }
     }
 
-    fn alice() -> Key {
+    fn alice() -> Origin {
         origin("https://idp", None, "alice")
     }
 
@@ -251,7 +260,7 @@ mod tests {
                 |issued_at, now| is_revoked(&store, None, &alice(), issued_at, now).unwrap();
             assert!(is_revoked(900, 1_199), "{order:?}");
             assert!(!is_revoked(901, 905) && !is_revoked(900, 1_200), "{order:?}");
-            let entries = store.get(&bucket(ORIGINS, &alice())).unwrap().0;
+            let entries = store.get(&bucket(&alice().table, &alice().key)).unwrap().0;
             assert_eq!(entries.len(), ENTRY, "one entry an origin");
         }
     }
@@ -278,7 +287,7 @@ mod tests {
     #[test]
     fn a_revocation_without_a_tenant_is_for_all_of_them_and_one_with_it_for_that_one() {
         let tenant = |tenant| origin("https://idp", tenant, "alice");
-        let revoked_by = |revoked: Key, token: Key| {
+        let revoked_by = |revoked: Origin, token: Origin| {
             let store = Memory::default();
             revoke_origin(&store, &revoked, 900, 1_200, 905).unwrap();
             is_revoked(&store, None, &token, 900, 905).unwrap()
@@ -293,35 +302,42 @@ mod tests {
     #[test]
     fn a_full_bucket_takes_no_more_and_keeps_what_it_has() {
         let store = Memory::default();
-        let own = [alice().split_at(16).1, &[0; 8], &[0xff; 8]].concat();
+        let own = [alice().key.split_at(16).1, &[0; 8], &[0xff; 8]].concat();
         let others = (1..ENTRIES as u64).flat_map(|n| [[7; 8], n.to_be_bytes(), [0; 8], [0xff; 8]]);
         let full = [own, others.flatten().collect()].concat();
         // Somebody else in the same bucket.
         let mut bob = alice();
-        bob[2..].fill(1);
-        store.swap(&bucket(ORIGINS, &alice()), &full, 0).unwrap();
+        bob.key[2..].fill(1);
+        store.swap(&bucket(&alice().table, &alice().key), &full, 0).unwrap();
 
         let refused = revoke_origin(&store, &bob, 900, 1_200, 905);
         let known = revoke_origin(&store, &alice(), 900, 1_200, 905);
 
         assert_eq!(refused, Ok(Recorded::Full));
         assert_eq!(known, Ok(Recorded::Listed), "it has its entry already");
-        let kept = store.get(&bucket(ORIGINS, &alice())).unwrap().0;
+        let kept = store.get(&bucket(&alice().table, &alice().key)).unwrap().0;
         assert_eq!(kept.len(), full.len());
         assert!(is_revoked(&store, None, &alice(), 900, 905).unwrap());
         assert!(!is_revoked(&store, None, &bob, 900, 905).unwrap());
     }
 
     #[test]
+    fn no_issuer_fills_the_buckets_of_anothers_users() {
+        let (ours, theirs) = (origin("a", None, "alice"), origin("b", None, "alice"));
+
+        assert_ne!(ours.table, theirs.table);
+    }
+
+    #[test]
     fn entries_that_have_ended_make_room() {
         let store = Memory::default();
         let ended = [[7; 16], [0; 16]].concat().repeat(ENTRIES);
-        store.swap(&bucket(ORIGINS, &alice()), &ended, 0).unwrap();
+        store.swap(&bucket(&alice().table, &alice().key), &ended, 0).unwrap();
 
         let recorded = revoke_origin(&store, &alice(), 900, 1_200, 905);
 
         assert_eq!(recorded, Ok(Recorded::Listed));
-        assert_eq!(store.get(&bucket(ORIGINS, &alice())).unwrap().0.len(), ENTRY);
+        assert_eq!(store.get(&bucket(&alice().table, &alice().key)).unwrap().0.len(), ENTRY);
     }
 
     #[test]

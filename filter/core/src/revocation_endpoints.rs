@@ -9,7 +9,7 @@ use crate::access_token;
 use crate::client_assertion::Once;
 use crate::client_authentication::authenticate;
 use crate::config::{AuthorizationServer, IdentityProvider};
-use crate::digest::{sha256, short_digest};
+use crate::digest::{Key, sha256, short_digest};
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
@@ -113,7 +113,7 @@ async fn token(
     let form = Form::parse(body).map_err(Error::Form)?;
     let client = authenticate(ctx, site, &server.endpoint, request, &form).await?;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
-    if !site.limits.borrow_mut().admit(who, server.per_client_per_minute, ctx.now()) {
+    if !site.client_limits.borrow_mut().admit(who, server.per_client_per_minute, ctx.now()) {
         return Err(Error::RateLimited);
     }
     let token = form.get("token").ok_or(Error::MissingParameter("token"))?;
@@ -152,11 +152,16 @@ async fn user(
     // An identity provider speaks for its own users only.
     let speaks_for = |provider: &&Rc<_>| is_of(&subject, provider);
     let provider = provider.filter(speaks_for).ok_or(Error::ForeignSubject)?;
-    if let Caller::Provider(_, once) = &caller {
-        spend(ctx, site, server, provider, once)?;
+    let spent = match &caller {
+        Caller::Provider(_, once) => Some(spend(ctx, site, server, provider, once)?),
+        Caller::Operator => None,
+    };
+    let done = revoke_user(ctx, site, server, provider, &subject, ctx.now(), by);
+    if let (Err(_), Some(name)) = (&done, &spent) {
+        // Nothing was done for it: the provider may come again with the same token.
+        let _ = replay::release(&*site.store, replay::Kind::Event, name);
     }
-    revoke_user(ctx, site, server, provider, &subject, ctx.now(), by)?;
-    Ok(empty(204))
+    done.map(|()| empty(204))
 }
 
 /// Who asks for a user's tokens to be revoked.
@@ -204,12 +209,12 @@ fn spend(
     server: &AuthorizationServer,
     provider: &IdentityProvider,
     once: &Once,
-) -> Result<(), Error> {
+) -> Result<Key, Error> {
     let issuer = provider.party.issuer.as_str();
     let name = replay::name(server.issuer.as_str(), issuer, &once.jti, 0);
     let until = once.expires_at.saturating_add(server.endpoint.rules.skew).saturating_add(1);
     match replay::spend(&*site.store, replay::Kind::Event, &name, until, ctx.now()) {
-        Ok(Spend::First) => Ok(()),
+        Ok(Spend::First) => Ok(name),
         Ok(Spend::Again) => Err(Error::RevocationToken(Fault::Replayed)),
         Ok(Spend::Full) | Err(Unavailable) => Err(Error::ReplayStore),
     }

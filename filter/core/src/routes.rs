@@ -57,12 +57,18 @@ pub fn route(config: &Config, request: &Request) -> Result<Route, Error> {
 
 /// Paths that another parser could read as other paths.
 pub fn is_ambiguous(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase();
-    let escaped = ["%2f", "%5c", "%2e", "%00", "%3b"];
     !path.starts_with('/')
         || path.contains(['\\', ';', '\0', '#'])
-        || escaped.iter().any(|code| lower.contains(code))
+        || path.contains("//")
+        || path.split('%').skip(1).any(is_escaped_for_nothing)
         || path.split('/').any(|segment| segment == "." || segment == "..")
+}
+
+/// Whether the two digits after a `%` stand for a letter, a digit, or what separates: something that other
+/// parsers write out (RFC 3986 §2.3, §2.4), or no two digits at all.
+fn is_escaped_for_nothing(rest: &str) -> bool {
+    let byte = rest.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    byte.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~/\\;\0%".contains(&byte))
 }
 
 fn is_below(path: &str, base: &str) -> bool {

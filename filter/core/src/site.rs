@@ -25,8 +25,10 @@ pub struct Site {
     pub config: Config,
     /// What all workers share.
     pub store: Rc<dyn Store>,
-    /// Rate limits of this worker.
+    /// Rate limits of this worker: one table for sources, one for clients.
     pub limits: RefCell<Limits>,
+    /// See `limits`.
+    pub client_limits: RefCell<Limits>,
     metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
     keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
     tokens: RefCell<LruCache<Key, Rc<Token>>>,
@@ -67,13 +69,14 @@ impl Site {
     /// A worker's place, with empty caches.
     pub fn new(config: Config, store: Rc<dyn Store>) -> Self {
         Self {
-            config,
             store,
-            limits: RefCell::default(),
+            limits: RefCell::new(Limits::new(config.seal.key_of(&[1; 32]))),
+            client_limits: RefCell::new(Limits::new(config.seal.key_of(&[2; 32]))),
             metadata: RefCell::default(),
             keys: RefCell::default(),
             tokens: RefCell::new(LruCache::new(MAX_TOKENS)),
             notes: RefCell::default(),
+            config,
         }
     }
 
@@ -145,6 +148,13 @@ impl Site {
     /// Drops a token.
     pub fn drop_token(&self, key: &Key) {
         self.tokens.borrow_mut().pop(key);
+    }
+
+    /// Drops what was made of an older result under `key`: another worker has a newer one.
+    pub fn drop_older(&self, key: &Key) {
+        self.drop_token(key);
+        self.keys.borrow_mut().remove(key);
+        self.metadata.borrow_mut().remove(key);
     }
 
     /// A line about something the operator should look at. Never a credential, never an unverified

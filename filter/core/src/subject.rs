@@ -107,8 +107,16 @@ pub fn tenant(claims: &Map<String, Value>, rules: &SubjectRules) -> Result<Optio
     if !rules.tenants.is_empty() && !tenant.as_ref().is_some_and(listed) {
         return Err(Fault::Tenant);
     }
+    let named = |tenant: &String| rules.aud_tenants.contains(tenant);
     match optional(claims, "aud_tenant")? {
-        Some(tenant) if !rules.aud_tenants.contains(&tenant) => Err(Fault::Tenant),
+        Some(tenant) if !named(&tenant) => Err(Fault::Tenant),
+        // Who may speak for some of our tenants names no users outside of them.
+        None if !rules.aud_tenants.is_empty()
+            && rules.aud_sub
+            && claims.contains_key("aud_sub") =>
+        {
+            Err(Fault::Tenant)
+        }
         _ => Ok(tenant),
     }
 }

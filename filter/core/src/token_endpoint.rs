@@ -22,7 +22,7 @@ use crate::names;
 use crate::possession;
 use crate::reply::Reply;
 use crate::site::Site;
-use crate::subject::Subject;
+use crate::subject::{LocalSubject, Subject};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
@@ -46,8 +46,12 @@ pub fn check_post(site: &Site, request: &Request, media_type: &str, now: u64) ->
         return Err(Error::QueryAtTokenEndpoint);
     }
     let sent = request.headers.text("content-type").unwrap_or_default();
-    let sent = sent.split(';').next().unwrap_or_default().trim();
-    if !sent.eq_ignore_ascii_case(media_type) {
+    let (sent, parameter) = sent.split_once(';').unwrap_or((sent, ""));
+    let parameter = parameter.trim().to_ascii_lowercase().replace('"', "");
+    // In another character set the same bytes are other parameters.
+    if !sent.trim().eq_ignore_ascii_case(media_type)
+        || !matches!(parameter.as_str(), "" | "charset=utf-8")
+    {
         return Err(Error::ContentType);
     }
     let mut encodings = request.headers.all("content-encoding");
@@ -93,7 +97,7 @@ pub async fn handle(
     }
     let limit = server.per_client_per_minute;
     let who: &[&[u8]] = &[b"client", client.id.as_bytes()];
-    if !site.limits.borrow_mut().admit(who, limit, ctx.now()) {
+    if !site.client_limits.borrow_mut().admit(who, limit, ctx.now()) {
         return Err(Error::RateLimited);
     }
 
@@ -129,11 +133,12 @@ pub async fn handle(
         return Err(Error::PublicClientUnbound);
     }
 
-    let (resource, accept) = target(&site.config, &grant.id_jag, &requested)?;
-    let confirmation = possession::binding(&grant, accept, &request, proof)?;
     if must_be_bound && grant.confirmation.as_ref().is_none_or(|cnf| cnf.jkt.is_none()) {
         return Err(Error::IdJag(Fault::Confirmation));
     }
+
+    let (resource, accept) = target(&site.config, &grant.id_jag, &requested)?;
+    let confirmation = possession::binding(&grant, accept, &request, proof)?;
     grant::authenticated_enough(&grant, ctx.now(), rules.skew)?;
     let subject = grant::subject(&grant)?;
     let details = granted_details(&site, server, resource, accept, &grant.id_jag, &requested)?;
@@ -281,19 +286,26 @@ fn entitled(
     }
     // Only groups that decide anything here go into the token.
     subject.groups.retain(|group| accept.asks_for_group(&subject.id.issuer, group));
-    let known = |subject: &Subject| {
-        let name = base64url(&subject.local.key());
-        let (issuer, groups) = (subject.id.issuer.as_str(), subject.groups.as_slice());
-        let holder = Holder { subject: &name, issuer, groups, scope };
-        accept.credentials.iter().any(|mapped| mapped.is_for(&holder))
-    };
-    if known(&subject) {
-        return Ok(subject);
+    // The first entry that fits counts, by whichever name the user has.
+    let email = subject.email.take();
+    let (own, linked) = (name(&subject.local), email.as_ref().map(name));
+    let (issuer, groups) = (subject.id.issuer.as_str(), subject.groups.as_slice());
+    let holder = |subject| Holder { subject, issuer, groups, scope };
+    for mapped in &accept.credentials {
+        if mapped.is_for(&holder(&own)) {
+            return Ok(subject);
+        }
+        if let (Some(linked), Some(email)) = (&linked, &email)
+            && mapped.is_for(&holder(linked))
+        {
+            return Ok(Subject { local: email.clone(), ..subject });
+        }
     }
-    if let Some(email) = subject.email.take() {
-        subject.local = email;
-    }
-    if known(&subject) { Ok(subject) } else { Err(denied) }
+    Err(denied)
+}
+
+fn name(subject: &LocalSubject) -> String {
+    base64url(&subject.key())
 }
 
 /// Requested ∩ granted ∩ offered, in the order of the grant. A grant without `scope` delegates the

@@ -142,9 +142,24 @@ fn nothing_is_asked_for_that_the_grant_does_not_hold() {
     let other = format!("{AS}/other");
     assert_eq!(ask("resource", &other), refused(400, "invalid_target"));
     assert_eq!(ask("resource", "https://evil.example"), refused(400, "invalid_target"));
+    let none = changed(json!({ "scope": null }));
+    let more = [grant(&none), b"&scope=admin".to_vec()].concat();
+    let none = judged(&mut Process::new(&guard_config(), 1), token_request(), more);
+    assert_eq!(none, refused(400, "invalid_scope"), "a grant without scope delegates none");
     let details = ask("authorization_details", r#"[{"type":"a"}]"#);
     assert_eq!(details, refused(400, "invalid_authorization_details"));
     assert_eq!(ask("unknown", "x"), None);
+    let claimed =
+        changed(json!({ "authorization_details": [{ "type": "a", "actions": ["read"] }] }));
+    let asked = |details: &str| {
+        let details = form_urlencoded::byte_serialize(details.as_bytes()).collect::<String>();
+        let more = format!("&authorization_details={details}").into_bytes();
+        let sent = [grant(&claimed), more].concat();
+        judged(&mut Process::new(&guard_config(), 1), token_request(), sent)
+    };
+    assert_eq!(asked(r#"[{"type":"a","actions":["read"]}]"#), None);
+    let other = asked(r#"[{"type":"b","actions":["write"]}]"#);
+    assert_eq!(other, refused(400, "invalid_authorization_details"));
 }
 
 #[test]
@@ -201,6 +216,8 @@ fn other_grants_pass_only_where_the_operator_says_so() {
         ("assertion", "urn:ietf:params:oauth:grant-type:saml2-bearer"),
         ("subject_token", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("anything", "password"),
+        ("assertion", " urn:ietf:params:oauth:grant-type:jwt-bearer"),
+        ("assertion", "urn:ietf:params:oauth:grant-type:JWT-bearer\n"),
     ] {
         let id_jag = changed(json!({ "aud": IDP }));
         let smuggled = form(&[("grant_type", grant_type), (name, &id_jag)]);
@@ -233,6 +250,65 @@ fn a_client_is_held_to_its_resources_and_to_its_binding() {
     let unknown = with_client("resources", json!(["https://x.example/"])).to_string();
     let unknown = jagway_core::config::Config::parse(unknown.as_bytes(), &env);
     assert_eq!(unknown.map(|_| ()).unwrap_err().path, "guards[0].clients.claude.resources[0]");
+}
+
+#[test]
+fn a_users_authentication_name_and_revocation_count_at_the_guard_too() {
+    let with_provider = |name: &str, value: Value| {
+        let mut config = guard_config();
+        config["identity_providers"]["acme"][name] = value;
+        config
+    };
+    let acr = with_provider("required_acr", json!(["phr"]));
+    let saml = json!({ "saml": { "issuers": ["https://saml.acme.example"] } });
+    let saml = with_provider("subjects", saml);
+    let go = |process: &mut Process| judged(process, token_request(), grant(&id_jag("1")));
+    let mut revoked = Process::new(&guard_config(), 1);
+    let alice = jagway_core::revocation::origin(IDP, None, "alice");
+    let done = jagway_core::revocation::revoke_origin(&*revoked.store, &alice, NOW, NOW + 900, NOW);
+
+    let weak = go(&mut Process::new(&acr, 1));
+    assert_eq!(weak, refused(400, "insufficient_user_authentication"));
+    assert_eq!(go(&mut Process::new(&saml, 1)), refused(400, "invalid_grant"));
+    assert!(done.is_ok());
+    assert_eq!(go(&mut revoked), refused(400, "invalid_grant"));
+}
+
+#[test]
+fn no_parameter_is_sent_on_that_another_server_could_read_as_one_we_judged() {
+    let other = changed(json!({ "jti": "2", "aud": IDP }));
+    let sound = grant(&id_jag("1"));
+    let beside = |name: &str| {
+        let more = format!("&{name}={other}").into_bytes();
+        judged(
+            &mut Process::new(&guard_config(), 1),
+            token_request(),
+            [sound.clone(), more].concat(),
+        )
+    };
+
+    for name in [
+        "%20assertion",
+        "+assertion",
+        "Assertion",
+        "ASSERTION",
+        "assertion%5B%5D",
+        "assertion.",
+        "client-assertion",
+        "client.id",
+        "client%5Bid",
+        "Grant_Type",
+        "Scope",
+        "x;assertion",
+    ] {
+        assert_eq!(beside(name), refused(400, "invalid_request"), "{name}");
+    }
+    assert_eq!(beside("x-client-SKU"), None, "other names are the server's own");
+    let form_type = ("content-type", "application/x-www-form-urlencoded; charset=utf-7");
+    let basic = ("authorization", "Basic Y2xhdWRlOnMzY3JldA==");
+    let request = request("POST", "mcp.acme.example", "/token", &[form_type, basic]);
+    let encoded = judged(&mut Process::new(&guard_config(), 1), request, sound.clone());
+    assert_eq!(encoded, refused(400, "invalid_request"));
 }
 
 #[test]

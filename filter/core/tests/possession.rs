@@ -8,6 +8,7 @@ use jagway_core::client_certificate::ClientCertificate;
 use jagway_core::digest::{base64url, sha256};
 use jagway_core::http::Request;
 use jagway_core::jwk;
+use jagway_core::store::Store;
 use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
 use support::assertions::changed;
@@ -511,4 +512,38 @@ fn where_the_body_counts_a_proof_is_for_one_body() {
     // The extension's window is wider.
     assert_eq!(call("d", json!({ "content_digest": digest, "iat": NOW - 300 }), message), 0);
     assert_eq!(call("e", json!({ "content_digest": digest, "iat": NOW - 301 }), message), 401);
+}
+
+#[test]
+fn where_a_proof_cannot_be_remembered_it_does_not_count() {
+    let mut process = Process::new(&dpop_config(), 1);
+    let full: Vec<u8> = [0xff; 24].repeat(128);
+    for bucket in 0..8192 {
+        for kind in ["dpop-jti", "client-jti"] {
+            assert!(process.store.swap(&format!("jagway/{kind}/{bucket:x}"), &full, 0).unwrap());
+        }
+    }
+
+    let verdict = redeem(&mut process, "1", Value::Null, Some(&proof(3, json!({}))));
+
+    assert_eq!(
+        (status(&verdict), &body(&verdict)["error"]),
+        (503, &json!("temporarily_unavailable"))
+    );
+    let again = redeem(&mut process, "1", Value::Null, None);
+    assert_eq!(status(&again), 200, "and the grant is not spent by it");
+}
+
+#[test]
+fn when_a_resource_begins_to_ask_for_certificates_older_tokens_end() {
+    let mut process = Process::new(&accept_config(), 1);
+    let answer = body(&redeem(&mut process, "1", Value::Null, None));
+    let token = answer["access_token"].as_str().unwrap().to_owned();
+    let mut config = accept_config();
+    config["authorization_server"]["mutual_tls"] = json!({ "chain": "untrusted" });
+    config["resources"][0]["accept"]["bound_tokens"] = json!("certificate");
+    let mut now = Process::beside(&process, &config);
+
+    assert_eq!(status(&call(&mut process, "Bearer", &token, None)), 0);
+    assert_eq!(status(&call(&mut now, "Bearer", &token, None)), 401);
 }

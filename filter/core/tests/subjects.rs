@@ -72,7 +72,10 @@ fn our_own_tenants_are_another_thing_than_the_issuers() {
     let config = believing(json!({ "subjects": { "aud_sub": true, "aud_tenants": ["eu"] } }));
 
     let plain = redeem(&config, json!({})).unwrap();
-    let own = redeem(&config, json!({ "aud_sub": "U1" })).unwrap();
+    let anywhere = believing(json!({ "subjects": { "aud_sub": true } }));
+    let own = redeem(&anywhere, json!({ "aud_sub": "U1" })).unwrap();
+    let outside = redeem(&config, json!({ "aud_sub": "U1" }));
+    assert_eq!(outside.unwrap_err(), "tenant", "held to a tenant, and names none");
     let in_tenant = redeem(&config, json!({ "aud_sub": "U1", "aud_tenant": "eu" })).unwrap();
     let other_name = json!({ "aud_sub": "U1", "sub": "another", "aud_tenant": "eu" });
 
@@ -155,6 +158,13 @@ fn an_address_links_a_user_where_issuer_and_domain_may() {
     ] {
         assert_eq!(linked(claims), Err(reason.clone()), "{what}");
     }
+    let mut before_others = for_one_address();
+    let others = json!({ "bearer": { "env": "AS_SECRET" } });
+    let entries = &mut before_others["resources"][0]["accept"]["credentials"];
+    entries.as_array_mut().unwrap().push(others);
+    let alice = redeem(&before_others, json!({ "email": "Alice@acme.example" })).unwrap();
+    let anybody = redeem(&before_others, json!({})).unwrap();
+    assert_ne!(alice, anybody, "the first entry that fits, by whichever name");
     assert_eq!(linked(json!({ "email": ["Alice@acme.example"] })), Err("claim_type".to_owned()));
     assert_eq!(
         linked(json!({ "email": "Alice@acme.example", "email_verified": "true" })),

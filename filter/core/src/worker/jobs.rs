@@ -107,7 +107,7 @@ impl Worker {
     /// A note from another worker: there is something new under `key`, a result or the end of one.
     pub fn note(&mut self, key: &Key, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
-        self.site.drop_token(key);
+        self.site.drop_older(key);
         self.look_again(|job| job.key() == *key, moment, &mut todo);
         self.finish(todo)
     }

@@ -3,6 +3,7 @@
 use super::{StreamId, Todo, Worker};
 use crate::call::SESSION_HEADER;
 use crate::digest::Key;
+use crate::grant::Spent;
 use crate::http::Headers;
 use crate::replay;
 use crate::reply::cors;
@@ -25,7 +26,7 @@ pub struct AfterResponse {
     pub until: Option<u64>,
     /// A grant that is to be released if the server issued nothing for it: the client did not prove
     /// itself there (401), or is to come again with a nonce of the server's (RFC 9449 §8).
-    pub spent: Option<Key>,
+    pub spent: Option<Spent>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
 }
@@ -88,9 +89,9 @@ impl Worker {
             _ => Vec::new(),
         };
         let wants_nonce = headers.sole(":status") == Some(b"400") && headers.has("dpop-nonce");
-        if let Some(name) = after.spent.filter(|_| refused || wants_nonce) {
+        if let Some((kind, name)) = after.spent.filter(|_| refused || wants_nonce) {
             // If the store fails, the grant stays spent.
-            let _ = replay::release(&*self.site.store, replay::Kind::Grant, &name);
+            let _ = replay::release(&*self.site.store, kind, &name);
         }
         self.bind_session(after, headers, &mut edits, &mut todo);
         (edits, todo)
