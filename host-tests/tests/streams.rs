@@ -56,21 +56,55 @@ async fn an_event_stream_ends_with_its_token() {
     let token = answer.body["access_token"].as_str().unwrap().to_owned();
 
     let began = Instant::now();
-    let request = http_client("test").get(world.accept_url()).bearer_auth(&token);
-    let mut response = request.send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    let mut chunks = 0;
-    let ended = loop {
-        match tokio::time::timeout(Duration::from_secs(10), response.chunk()).await {
-            Ok(Ok(Some(_))) => chunks += 1,
-            Ok(ended) => break ended,
-            Err(_) => panic!("still open after {:?}", began.elapsed()),
-        }
-    };
+    let chunks = read_to_the_cut(open(&world, &token).await).await;
 
     assert!(chunks > 5, "it was a stream: {chunks}");
-    assert!(ended.is_err(), "cut, not ended: a client can tell");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     let log = world.envoy.as_ref().unwrap().log();
     assert!(log.contains("cut an event stream"), "{log}");
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_when_its_token_is_revoked() {
+    let port = endless().await;
+    let world = World::start(Options {
+        concurrency: 4,
+        patch_bootstrap: Some(Box::new(move |text| repointed(text, "warehouse", port))),
+        ..Options::default()
+    })
+    .await;
+    let (issuer, endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
+    let answer = world.claude.redeem(&issuer, &endpoint, &id_jag(&world, |_, _| {})).await;
+    let token = answer.body["access_token"].as_str().unwrap().to_owned();
+    let response = open(&world, &token).await;
+
+    let basic = basic(&world.claude);
+    let fields =
+        [("content-type", "application/x-www-form-urlencoded"), ("authorization", basic.as_str())];
+    let revoked = post(&format!("{issuer}/revoke"), &fields, format!("token={token}")).await;
+    let began = Instant::now();
+    read_to_the_cut(response).await;
+
+    assert_eq!(revoked.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+async fn open(world: &World, token: &str) -> reqwest::Response {
+    let request = http_client("test").get(world.accept_url()).bearer_auth(token);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+/// Reads until the stream breaks off; how many pieces there were. A client can tell that from an end.
+async fn read_to_the_cut(mut response: reqwest::Response) -> usize {
+    let mut chunks = 0;
+    loop {
+        match tokio::time::timeout(Duration::from_secs(20), response.chunk()).await {
+            Ok(Ok(Some(_))) => chunks += 1,
+            Ok(Ok(None)) => panic!("it ended, and was not cut"),
+            Ok(Err(_)) => return chunks,
+            Err(_) => panic!("still open"),
+        }
+    }
 }

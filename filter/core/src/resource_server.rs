@@ -10,7 +10,7 @@ use crate::jws::Fault;
 use crate::names;
 use crate::possession::{self, Scheme};
 use crate::reply::{Reply, Surface, cors};
-use crate::revocation;
+use crate::revocation::{self, Origin};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::store::{Store, Unavailable};
@@ -120,13 +120,17 @@ pub fn check_head(
 /// Whether a verified `token` has not been revoked at `now` (seconds since the epoch), by itself or with
 /// its user.
 pub fn check_revocation(store: &dyn Store, token: &AccessToken, now: u64) -> Result<(), Error> {
-    let SubjectId { issuer, tenant, subject } = &token.id;
-    let origin = revocation::origin(issuer, tenant.as_deref(), subject);
-    match revocation::is_revoked(store, Some(&token.jti), &origin, token.issued_at, now) {
+    match revocation::is_revoked(store, Some(&token.jti), &origin(token), token.issued_at, now) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Error::AccessToken(Fault::Revoked)),
         Err(Unavailable) => Err(Error::RevocationStore),
     }
+}
+
+/// Whose `token` is, as revocations name them.
+pub fn origin(token: &AccessToken) -> Origin {
+    let SubjectId { issuer, tenant, subject } = &token.id;
+    revocation::origin(issuer, tenant.as_deref(), subject)
 }
 
 /// What becomes of the head of a request that goes on with what `swapped` says: no credential of the

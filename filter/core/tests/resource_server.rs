@@ -364,6 +364,30 @@ fn the_compatibility_endpoint_is_published_only_on_request_and_always_refuses() 
 }
 
 #[test]
+fn an_event_stream_is_cut_when_its_user_is_revoked() {
+    let mut process = Process::new(&accept_config(), 1);
+    for (stream, user) in [(7, "alice"), (8, "bob")] {
+        let id = json!({ "format": "iss_sub", "iss": IDP, "sub": user });
+        let authorization = format!("Bearer {}", own(json!({ "sub_id": id })));
+        let fields = [("authorization", authorization.as_str())];
+        process.request(0, stream, request("GET", "mcp.acme.example", "/warehouse", &fields));
+        let Verdict::Forward(_, after) = process.verdict() else { panic!("{:?}", process.log) };
+        let events = ("content-type".to_owned(), b"text/event-stream".to_vec());
+        process.workers[0].opened(stream, &after, &Headers::new(vec![events]));
+    }
+
+    process.tick();
+    assert!(process.closed.is_empty());
+    let alice = jagway_core::revocation::origin(IDP, None, "alice");
+    let done = jagway_core::revocation::revoke_origin(&*process.store, &alice, NOW, NOW + 900, NOW);
+    process.now += 1;
+    process.tick();
+
+    assert!(done.is_ok());
+    assert_eq!(process.closed, [(0, 7)]);
+}
+
+#[test]
 fn an_event_stream_is_cut_when_its_token_has_expired() {
     let open = |content_type: &str, closed_by_client: bool| {
         let mut process = Process::new(&accept_config(), 1);

@@ -9,7 +9,7 @@ mod requests;
 mod responses;
 
 pub use requests::Purpose;
-pub use responses::{AfterResponse, ResponseEdits};
+pub use responses::{AfterResponse, ResponseEdits, Watch};
 
 use crate::digest::Key;
 use crate::error::Error;
@@ -91,8 +91,8 @@ pub struct Worker {
     backlog: Vec<Job>,
     errands: Vec<(StreamId, u64, Callout)>,
     runs: u64,
-    /// Event streams and the second at which their token ends: no more than the host has streams.
-    open: BTreeMap<StreamId, u64>,
+    /// Event streams and what they go by: no more than the host has streams.
+    open: BTreeMap<StreamId, Watch>,
     /// When the documents of other servers are looked at next, whether anybody asks or not.
     look_at: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     AfterResponse, Asker, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State,
-    Stream, StreamId, Todo, Verdict, Worker,
+    Stream, StreamId, Todo, Verdict, Watch, Worker,
 };
 use crate::access_token::AccessToken;
 use crate::backend;
@@ -372,7 +372,10 @@ async fn accepted(
         origin: origin.map(str::to_owned),
         token: swapped.token,
         spent: None,
-        until: Some(token.expires_at.saturating_add(server.endpoint.rules.skew)),
+        watch: Some(Watch {
+            until: token.expires_at.saturating_add(server.endpoint.rules.skew),
+            revocable: (token.jti.clone(), resource_server::origin(token), token.issued_at),
+        }),
         session: passed.holder,
     };
     let mut edits = resource_server::edits(accept, request, swapped.set);

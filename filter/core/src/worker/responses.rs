@@ -7,6 +7,7 @@ use crate::grant::Spent;
 use crate::http::Headers;
 use crate::replay;
 use crate::reply::cors;
+use crate::revocation::{self, Origin};
 use crate::session::OwnedHolder;
 
 /// What is to be done with the answer of the upstream server.
@@ -22,13 +23,22 @@ pub struct AfterResponse {
     /// The token that the request went with: its key, and the second at which it was got. It is
     /// dropped if the server refuses it.
     pub token: Option<(Key, u64)>,
-    /// When an event stream that the server opens ends, in seconds since the epoch: with the token.
-    pub until: Option<u64>,
+    /// What an event stream that the server opens goes by: it ends with the token.
+    pub watch: Option<Watch>,
     /// A grant that is to be released if the server issued nothing for it: the client did not prove
     /// itself there (401), or is to come again with a nonce of the server's (RFC 9449 §8).
     pub spent: Option<Spent>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
+}
+
+/// The token behind an event stream.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// The second, since the epoch, at which it ends.
+    pub until: u64,
+    /// Its identifier, whose it is, and when it was issued: what it is revoked by.
+    pub revocable: (String, Origin, u64),
 }
 
 /// What becomes of the head of an answer.
@@ -46,21 +56,28 @@ impl Worker {
     pub fn opened(&mut self, stream: StreamId, after: &AfterResponse, headers: &Headers) {
         let kind = headers.text("content-type").unwrap_or_default().split(';').next();
         let events = kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"));
-        if let Some(until) = after.until.filter(|_| events) {
-            self.open.insert(stream, until);
+        if let Some(watch) = after.watch.as_ref().filter(|_| events) {
+            self.open.insert(stream, watch.clone());
         }
     }
 
-    /// Cuts event streams whose token has ended. To be called each second, after all else: the host may
+    /// Cuts event streams whose token has ended or was revoked. To be called each second, after all else: the host may
     /// call back for a stream before it has returned.
     pub fn cut(&mut self, now: u64) -> Vec<Todo> {
         let mut todo = Vec::new();
-        let over = |(_, until): &(&StreamId, &u64)| **until <= now;
-        let over: Vec<StreamId> = self.open.iter().filter(over).map(|(id, _)| *id).collect();
+        let store = &*self.site.store;
+        let over = |watch: &Watch| {
+            let (jti, origin, issued_at) = &watch.revocable;
+            let good =
+                revocation::is_revoked(store, Some(jti), origin, *issued_at, now) == Ok(false);
+            watch.until <= now || !good
+        };
+        let over = self.open.iter().filter(|(_, watch)| over(watch)).map(|(id, _)| *id);
+        let over: Vec<StreamId> = over.collect();
         for id in over {
             self.open.remove(&id);
             todo.push(Todo::Count("done", "cut"));
-            todo.push(Todo::Info("cut an event stream: its token has expired".to_owned()));
+            todo.push(Todo::Info("cut an event stream: its token has ended".to_owned()));
             todo.push(Todo::Close(id));
         }
         todo
