@@ -166,3 +166,22 @@ fn a_client_assertion_counts_once_for_all_workers() {
     assert_eq!(redeem(0, &id_jag("2")), 401);
     assert_eq!(redeem(1, &id_jag("2")), 401);
 }
+
+#[test]
+fn where_an_assertion_cannot_be_remembered_it_does_not_count() {
+    let mut process = Process::new(&config(), 1);
+    let full: Vec<u8> = [0xff; 24].repeat(128);
+    for bucket in 0..8192 {
+        let key = format!("jagway/client-jti/{bucket:x}");
+        assert!(jagway_core::store::Store::swap(&*process.store, &key, &full, 0).unwrap());
+    }
+    let assertion = changed(json!({}));
+    let fields = [("client_assertion_type", TYPE), ("client_assertion", assertion.as_str())];
+
+    let verdict = redeem_with(&mut process, &fields, &id_jag("1"));
+
+    assert_eq!(
+        (status(&verdict), &body(&verdict)["error"]),
+        (503, &json!("temporarily_unavailable"))
+    );
+}
