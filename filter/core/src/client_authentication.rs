@@ -25,7 +25,8 @@ use std::rc::Rc;
 pub const CLIENT_ASSERTION_ALGORITHMS: &[Algorithm] =
     &[Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::EdDSA];
 
-/// A client that proved who it is, unless it [`Client::is_public`].
+/// A client that proved who it is, unless it [`Client::is_public`] or proves that to a guarded server
+/// only.
 pub struct Client {
     /// Its `client_id`.
     pub id: String,

@@ -107,7 +107,7 @@ pub enum Error {
     NoToken,
     /// `Authorization` is there twice or is not well-formed.
     MalformedAuthorization,
-    /// A bearer token with the wrong scheme.
+    /// A token with another scheme than its binding asks for.
     WrongScheme,
     /// The access token does not pass.
     AccessToken(Fault),

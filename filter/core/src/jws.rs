@@ -69,7 +69,7 @@ pub enum Fault {
     IssuerNotForClient,
     /// `tenant` or `aud_tenant` is missing, or is none that the issuer may speak of.
     Tenant,
-    /// `cnf` binds the grant to a key whose proof this server cannot check.
+    /// What the token is bound to was not shown, cannot be checked, or is missing where it must be.
     Confirmation,
     /// `resource` names something not governed here.
     Resource,

@@ -1,4 +1,5 @@
-//! Single use of (`iss`, `jti`) across all workers of one process (RFC 7523 §3 (7)).
+//! Single use of grants (RFC 7523 §3 (7)), client assertions, DPoP proofs and events, by issuer and
+//! `jti`, across all workers of one process.
 //!
 //! A fixed number of buckets in the shared store, each a bounded list of digests with expiry. A live
 //! entry is never pushed out: a full bucket refuses.

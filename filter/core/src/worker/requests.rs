@@ -130,8 +130,9 @@ impl Worker {
         // A client that asks for a token is not patient.
         let patience = match purpose {
             Purpose::Token | Purpose::Guarded(_) => KEYS_DEADLINE,
-            Purpose::Revocation(_) => STREAM_DEADLINE,
-            Purpose::Accepted(..) | Purpose::Upgraded(_) => STREAM_DEADLINE,
+            Purpose::Revocation(_) | Purpose::Accepted(..) | Purpose::Upgraded(_) => {
+                STREAM_DEADLINE
+            }
         };
         let site = self.site.clone();
         let step = flow::start(|ctx| serve(ctx, site, purpose, request, body), moment);
