@@ -51,9 +51,7 @@ async fn an_event_stream_ends_with_its_token() {
         ..Options::default()
     })
     .await;
-    let (issuer, endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
-    let answer = world.claude.redeem(&issuer, &endpoint, &id_jag(&world, |_, _| {})).await;
-    let token = answer.body["access_token"].as_str().unwrap().to_owned();
+    let token = access_token(&world).await;
 
     let began = Instant::now();
     let chunks = read_to_the_cut(open(&world, &token).await).await;
@@ -73,20 +71,26 @@ async fn an_event_stream_ends_when_its_token_is_revoked() {
         ..Options::default()
     })
     .await;
-    let (issuer, endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
-    let answer = world.claude.redeem(&issuer, &endpoint, &id_jag(&world, |_, _| {})).await;
-    let token = answer.body["access_token"].as_str().unwrap().to_owned();
+    let token = access_token(&world).await;
     let response = open(&world, &token).await;
 
     let basic = basic(&world.claude);
     let fields =
         [("content-type", "application/x-www-form-urlencoded"), ("authorization", basic.as_str())];
-    let revoked = post(&format!("{issuer}/revoke"), &fields, format!("token={token}")).await;
+    let revoked =
+        post(&format!("{}/revoke", world.accept_issuer()), &fields, format!("token={token}")).await;
     let began = Instant::now();
     read_to_the_cut(response).await;
 
     assert_eq!(revoked.status, 200);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+/// A token for Warehouse that nobody has used before.
+async fn access_token(world: &World) -> String {
+    let (issuer, endpoint) = (world.accept_issuer(), world.accept_token_endpoint());
+    let answer = world.claude.redeem(&issuer, &endpoint, &id_jag(world, |_, _| {})).await;
+    answer.body["access_token"].as_str().unwrap().to_owned()
 }
 
 async fn open(world: &World, token: &str) -> reqwest::Response {

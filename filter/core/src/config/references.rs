@@ -83,23 +83,19 @@ pub(super) fn check(
             return fail(path, "needs `authorization_server.mutual_tls`");
         }
     }
-    for (id, client) in server.iter().flat_map(|server| &server.endpoint.clients) {
-        let accepted = |name: &&String| {
-            let mut all = resources.iter().filter(|one| matches!(one.kind, Kind::Accept(_)));
-            all.any(|one| one.resource.as_str() == *name)
-        };
-        if let Some(unknown) = client.resources.iter().find(|name| !accepted(name)) {
-            let problem = format!("`{unknown}` is not in `resources` with `accept`");
-            return fail(format!("authorization_server.clients.{id}.resources"), problem);
-        }
-    }
-    for (name, host) in document_hosts(raw) {
+    let registered = raw.authorization_server.iter().flat_map(|server| &server.clients);
+    let registered =
+        registered.map(|(id, client)| (format!("authorization_server.clients.{id}"), client));
+    let hosts = document_hosts(raw);
+    let hosts =
+        hosts.map(|(name, host)| (format!("{}.hosts.{name}", client_documents::PATH), host));
+    for (path, client) in registered.chain(hosts) {
         let accepted = |name: &String| {
             let mut named = resources.iter().filter(|resource| resource.resource.as_str() == name);
             named.any(|resource| matches!(resource.kind, Kind::Accept(_)))
         };
-        if let Some(index) = host.resources.iter().position(|name| !accepted(name)) {
-            let path = format!("{}.hosts.{name}.resources[{index}]", client_documents::PATH);
+        if let Some(index) = client.resources.iter().position(|name| !accepted(name)) {
+            let path = format!("{path}.resources[{index}]");
             return fail(path, "is not the `resource` of an entry with `accept`");
         }
     }
