@@ -109,7 +109,8 @@ fn identity_header(
     }
     let access_token = identity(ctx, server, &header.audience, token);
     let usable_until = now.saturating_add(IDENTITY_LIFETIME / 2);
-    let made = Token { access_token, made_at: now, refresh_at: usable_until, usable_until };
+    let made =
+        Token { access_token, bound: false, made_at: now, refresh_at: usable_until, usable_until };
     site.keep_token(key, made).access_token.clone()
 }
 
@@ -209,8 +210,8 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, fetch: Rc<Fetch>) -> Result<Value, Jo
     let callout = token_request(party, &endpoint, client, &fields, now, &random);
     let answer = ctx.call(callout).await.map_err(|failed| no_answer(&site, party, failed))?;
 
-    let granted = success(&answer).and_then(|body| Granted::read(&body));
-    let value = granted.map(|granted| granted.to_value(ctx.now(), MAX_AGE));
+    let granted = success(&answer).and_then(|body| Granted::bearer(&body));
+    let value = granted.map(|granted| granted.to_value(ctx.now(), MAX_AGE, ctx.random()[0]));
     value.map_err(|error| {
         let (path, status, code) = (&party.path, answer.status, error_code(&answer));
         site.warn(format!("{path}: {status} {code}: {error:?}"));

@@ -1,6 +1,6 @@
 //! Reading other servers' metadata and key sets (RFC 8414 §3, OpenID Connect Discovery §4, RFC 7517).
 
-use crate::config::Party;
+use crate::config::{Discovery, Party};
 use crate::flow::Ctx;
 use crate::http::{Answer, CallFailed, Callout, MAX_ANSWER, Url};
 use crate::job::{JobError, Value};
@@ -24,6 +24,8 @@ pub struct Metadata {
     pub token_endpoint: Option<Url>,
     /// `jwks_uri`.
     pub jwks_uri: Option<Url>,
+    /// Whether it says that it takes ID-JAGs.
+    pub speaks_id_jag: bool,
 }
 
 impl Metadata {
@@ -43,7 +45,15 @@ impl Metadata {
             let same_host = url.origin() == party.issuer.origin();
             (same_host && (url.is_https() || party.allow_http)).then_some(url)
         };
-        Some(Self { token_endpoint: endpoint("token_endpoint"), jwks_uri: endpoint("jwks_uri") })
+        let profiles = json::strings(&document, "authorization_grant_profiles_supported");
+        Some(Self {
+            token_endpoint: endpoint("token_endpoint"),
+            jwks_uri: endpoint("jwks_uri"),
+            speaks_id_jag: profiles
+                .ok()
+                .flatten()
+                .is_some_and(|all| all.contains(&names::GRANT_PROFILE_ID_JAG)),
+        })
     }
 }
 
@@ -92,6 +102,15 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
     }
     let fresh = max_age(&answer).unwrap_or(KEYS_FRESH).clamp(60, MAX_STALE);
     Ok(value(ctx.now(), answer.body, fresh))
+}
+
+/// Asks a resource who its authorization server is.
+pub async fn fetch_resource(
+    _ctx: Ctx,
+    _site: Rc<Site>,
+    _discovery: Rc<Discovery>,
+) -> Result<Value, JobError> {
+    Err(JobError::Misconfigured)
 }
 
 /// The token endpoint of `party`: configured, or discovered.

@@ -13,6 +13,8 @@ pub enum Job {
     Metadata(Rc<crate::config::Party>),
     /// Fetch the key set of an identity provider (RFC 7517).
     Keys(Rc<crate::config::Party>),
+    /// Ask a resource who its authorization server is (RFC 9728).
+    Resource(Rc<crate::config::Discovery>),
     /// Exchange a subject for an access token: both legs of EMA.
     Exchange(Rc<Exchange>),
     /// Get a token for a backend from its authorization server.
@@ -27,6 +29,7 @@ impl Job {
         match self {
             Self::Metadata(party) => party.document_key("metadata"),
             Self::Keys(party) => party.document_key("keys"),
+            Self::Resource(discovery) => discovery.key(),
             Self::Exchange(exchange) => exchange.key,
             Self::Backend(fetch) => fetch.key,
             Self::ClientMetadata(fetch) => fetch.key,
@@ -37,7 +40,7 @@ impl Job {
     pub fn place(&self, key: &Key) -> Place {
         match self {
             // As many keys as there are parties in the configuration.
-            Self::Metadata(_) | Self::Keys(_) => {
+            Self::Metadata(_) | Self::Keys(_) | Self::Resource(_) => {
                 Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
             Self::Exchange(_) | Self::Backend(_) => Place::of_token(key),

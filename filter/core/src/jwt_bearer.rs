@@ -1,33 +1,54 @@
 //! Second leg: the ID-JAG for an access token, at the Resource AS (RFC 7523 §2.1, ID-JAG §4.4).
 
-use crate::client_credential::token_request;
 use crate::config::Upgrade;
-use crate::http::{Answer, Callout, Url};
+use crate::http::Answer;
 use crate::job::JobError;
 use crate::json;
 use crate::names;
 use crate::token_exchange::Assertion;
-use crate::token_response::{Granted, success};
+use crate::token_response::{Granted, success, wider};
 
-/// Redeems `assertion` (ID-JAG §4.4). Scope and resource are in the ID-JAG.
-pub fn request(
-    upgrade: &Upgrade,
-    token_endpoint: &Url,
-    assertion: &Assertion,
-    now: u64,
-    random: &[u8; 32],
-) -> Callout {
-    let fields = [("grant_type", names::GRANT_JWT_BEARER), ("assertion", assertion.0.expose())];
-    let client = &upgrade.resource_as_client;
-    token_request(&upgrade.resource_as, token_endpoint, client, &fields, now, random)
+/// Redeems `assertion` (ID-JAG §4.4). Resource and scope are in the ID-JAG; of a scope that is wider than
+/// was `asked` for, no more than that is wanted (RFC 7521 §4.1).
+pub fn fields<'a>(
+    upgrade: &'a Upgrade,
+    assertion: &'a Assertion,
+    asked: &'a str,
+) -> Vec<(&'a str, &'a str)> {
+    let mut fields =
+        vec![("grant_type", names::GRANT_JWT_BEARER), ("assertion", assertion.token.expose())];
+    match (&*upgrade.redemption_scope, assertion.is_wider) {
+        ("", false) => {}
+        ("", true) => fields.push(("scope", asked)),
+        (scope, _) => fields.push(("scope", scope)),
+    }
+    fields
 }
 
-/// Reads the answer (RFC 6749 §5.1): a bearer token, for our resource if the server says which.
-pub fn response(upgrade: &Upgrade, answer: &Answer) -> Result<Granted, JobError> {
+/// Reads the answer (RFC 6749 §5.1): a token for our resource, of no more scope than was asked for.
+pub fn response(
+    upgrade: &Upgrade,
+    asked: &str,
+    answer: &Answer,
+    log: &mut dyn FnMut(String),
+) -> Result<Granted, JobError> {
     let body = success(answer)?;
     let granted = Granted::read(&body)?;
     let resources = json::strings(&body, "resource").map_err(|_| JobError::BadAnswer)?;
-    if resources.is_some_and(|resources| resources != [upgrade.resource.as_str()]) {
+    match resources {
+        Some(resources) if resources != [upgrade.resource.as_str()] => {
+            log("the token is for another resource".to_owned());
+            return Err(JobError::BadAnswer);
+        }
+        None if upgrade.requires_resource => {
+            log("the answer does not say which resource the token is for".to_owned());
+            return Err(JobError::BadAnswer);
+        }
+        _ => {}
+    }
+    let scope = json::string(&body, "scope").map_err(|_| JobError::BadAnswer)?;
+    if let Some(more) = wider(upgrade, asked, scope) {
+        log(format!("more scope was granted than was asked for: {more:?}"));
         return Err(JobError::BadAnswer);
     }
     Ok(granted)

@@ -51,6 +51,8 @@ pub enum Note {
 pub struct Token {
     /// The token.
     pub access_token: Secret,
+    /// Whether it is bound to our key (RFC 9449), and not a bearer token.
+    pub bound: bool,
     /// When it was got. All in seconds since the epoch.
     pub made_at: u64,
     /// From when on it should be refreshed while it still serves.

@@ -1,5 +1,6 @@
 //! Answers of token endpoints that we call (RFC 6749 §5, RFC 8693 §2.2.2, RFC 9470).
 
+use crate::config::Upgrade;
 use crate::http::{Answer, MAX_ANSWER};
 use crate::job::{JobError, Value as Shared};
 use crate::json;
@@ -14,17 +15,19 @@ const UNSTATED_LIFE: u64 = 2;
 /// A token is not used in its last seconds: it has to survive the way to the server.
 const MARGIN: u64 = 5;
 
-/// A bearer token that a server granted us.
+/// A token that a server granted us.
 #[derive(Debug)]
 pub struct Granted {
     /// The access token.
     pub access_token: Secret,
+    /// Whether it is bound to our key (RFC 9449), and not a bearer token.
+    pub bound: bool,
     /// Its life in seconds, if the server said so.
     pub expires_in: Option<u64>,
 }
 
 impl Granted {
-    /// The bearer token in the body of a success (RFC 6749 §5.1).
+    /// The token in the body of a success (RFC 6749 §5.1): a bearer token, or one that is bound by DPoP.
     ///
     /// Does *not* look into the token: it is for the server that granted it to understand.
     pub fn read(body: &Map<String, Value>) -> Result<Self, JobError> {
@@ -36,34 +39,66 @@ impl Granted {
             return Err(JobError::BadAnswer);
         }
         // RFC 6749 §7.1: a token of a type we do not know must not be used.
-        if !text("token_type")?.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
+        let kind = text("token_type")?.ok_or(JobError::BadAnswer)?;
+        let bound = kind.eq_ignore_ascii_case("dpop");
+        if !bound && !kind.eq_ignore_ascii_case("bearer") {
             return Err(JobError::BadAnswer);
         }
         let expires_in = json::seconds(body, "expires_in").map_err(|_| JobError::BadAnswer)?;
         if expires_in == Some(0) {
             return Err(JobError::BadAnswer);
         }
-        Ok(Self { access_token: Secret::new(token), expires_in })
+        Ok(Self { access_token: Secret::new(token), bound, expires_in })
+    }
+
+    /// As [`Granted::read`], for where only a bearer token is of use.
+    pub fn bearer(body: &Map<String, Value>) -> Result<Self, JobError> {
+        Self::read(body).and_then(|granted| match granted.bound {
+            true => Err(JobError::BadAnswer),
+            false => Ok(granted),
+        })
     }
 
     /// The token as workers share it, got at `now` and used for at most `most` seconds.
-    pub fn to_value(&self, now: u64, most: u64) -> Shared {
+    ///
+    /// It is refreshed ahead of time, so that nobody waits for that: after 70 to 80 % of its life, by
+    /// `random`, so that not all tokens of one login storm are refreshed in the same second.
+    pub fn to_value(&self, now: u64, most: u64, random: u8) -> Shared {
         let stated = self.expires_in.map(|life| life.saturating_sub(MARGIN.min(life / 2)));
         let life = stated.unwrap_or(UNSTATED_LIFE).min(most);
+        let jitter = life.saturating_mul(u64::from(random)) / 2560;
+        let kind = if self.bound { BOUND } else { BEARER };
         Shared {
-            data: self.access_token.expose().as_bytes().to_vec(),
+            data: format!("{kind}{}", self.access_token.expose()).into_bytes(),
             made_at: now,
-            // Ahead of time, so that nobody waits for the refresh.
-            refresh_at: now.saturating_add(life - life / 5),
+            refresh_at: now.saturating_add((life - life / 5).saturating_sub(jitter)),
             usable_until: now.saturating_add(life),
         }
     }
 }
 
+/// What comes before a token in a shared value: how it is sent.
+const BEARER: &str = "Bearer ";
+/// See [`BEARER`].
+const BOUND: &str = "DPoP ";
+
+/// What of `granted` was not `asked` for, unless nothing was or more is welcome.
+pub fn wider(upgrade: &Upgrade, asked: &str, granted: Option<&str>) -> Option<String> {
+    if asked.is_empty() || upgrade.takes_wider_scope {
+        return None;
+    }
+    let known = |scope: &&str| !asked.split(' ').any(|other| other == *scope);
+    let mut more = granted?.split(' ').filter(|scope| !scope.is_empty()).filter(known);
+    more.next().map(|scope| scope.chars().take(64).collect())
+}
+
 /// The token in a shared value.
 pub fn token(value: &Shared) -> Option<Token> {
+    let text = core::str::from_utf8(&value.data).ok()?;
+    let bound = text.strip_prefix(BOUND);
     Some(Token {
-        access_token: Secret::new(core::str::from_utf8(&value.data).ok()?),
+        access_token: Secret::new(bound.or(text.strip_prefix(BEARER))?),
+        bound: bound.is_some(),
         made_at: value.made_at,
         refresh_at: value.refresh_at,
         usable_until: value.usable_until,

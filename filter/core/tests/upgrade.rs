@@ -181,10 +181,9 @@ fn the_token_is_kept_for_its_subject_and_for_nobody_else() {
 
 #[test]
 fn ways_that_differ_in_anything_never_share_a_token() {
+    use jagway_core::caller::identify;
     use jagway_core::config::Kind;
     use jagway_core::exchange::key;
-    use jagway_core::secret::Secret;
-    use jagway_core::token_exchange::SubjectToken;
     let upgrade = "/resources/0/upgrade";
     let changes = [
         ("", json!(null)),
@@ -199,7 +198,12 @@ fn ways_that_differ_in_anything_never_share_a_token() {
         (&format!("{upgrade}/authorization_server/client/id"), json!("claude2")),
         (&format!("{upgrade}/authorization_server/token_endpoint"), json!(format!("{AS}/t"))),
     ];
-    let token = |text: &str| SubjectToken::IdToken(Secret::new(text));
+    let callers = [
+        ("authorization", "Bearer a"),
+        ("authorization", "Bearer b"),
+        ("x-api-key", "bot-key"),
+        ("x-api-key", "other-key"),
+    ];
 
     let mut keys = std::collections::BTreeSet::new();
     for (pointer, value) in &changes {
@@ -209,10 +213,11 @@ fn ways_that_differ_in_anything_never_share_a_token() {
         }
         let config = parse(&config);
         let Kind::Upgrade(upgrade) = &config.resources[0].kind else { panic!() };
-        assert!(keys.insert(key(upgrade, &token("a"))), "{pointer}");
-        assert!(keys.insert(key(upgrade, &token("b"))), "{pointer}: another subject");
-        let refresh = SubjectToken::RefreshToken(Secret::new("a"));
-        assert!(keys.insert(key(upgrade, &refresh)), "{pointer}: another kind of subject");
+        for caller in callers {
+            let known = identify(upgrade, &call(&[caller])).unwrap();
+            assert!(keys.insert(key(upgrade, &known, "")), "{pointer} {caller:?}");
+            assert!(keys.insert(key(upgrade, &known, "x")), "{pointer} {caller:?}: another scope");
+        }
     }
 }
 

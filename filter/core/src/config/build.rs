@@ -2,8 +2,7 @@
 
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::{
-    Client, ClientCredential, Config, ConfigError, IdentityProvider, Party, Replay, document, raw,
-    references, revocation,
+    Config, ConfigError, IdentityProvider, Party, Replay, document, raw, references, revocation,
 };
 use crate::jws::Algorithm;
 use crate::seal::Seal;
@@ -119,26 +118,8 @@ impl Reading<'_> {
             },
             revocation: revocation::of_provider(path, raw.revocation.as_ref())?,
             client,
+            exchange: self.exchange_rules(path, raw.token_exchange.as_ref())?,
         })
-    }
-
-    pub(super) fn client(&self, path: &str, raw: &raw::Client) -> Result<Client> {
-        identifier(&format!("{path}.id"), &raw.id)?;
-        let credential = match (&raw.secret, &raw.private_key_jwt) {
-            (Some(secret), None) => {
-                ClientCredential::Secret(self.secret(&format!("{path}.secret"), secret)?)
-            }
-            (None, Some(jwt)) => {
-                let path = format!("{path}.private_key_jwt");
-                let key = self.signing_key(&path, &jwt.key, jwt.kid.as_deref())?;
-                if key.algorithm() != "ES256" {
-                    return fail(format!("{path}.key"), "must be a P-256 key (ES256)");
-                }
-                ClientCredential::PrivateKey { key: Box::new(key), audience: jwt.audience }
-            }
-            _ => return fail(path, "needs exactly one of `secret` and `private_key_jwt`"),
-        };
-        Ok(Client { id: raw.id.clone(), credential })
     }
 
     pub(super) fn warn(&self, path: &str, problem: &str) {

@@ -11,16 +11,19 @@ mod fields;
 mod guard;
 mod mcp;
 mod raw;
+mod reader;
 mod references;
 mod resources;
 mod revocation;
 mod server;
+mod upgrade;
+mod upgrades;
 
 pub use accept::*;
 pub use endpoints::*;
 pub use mcp::Mcp;
-pub use raw::AssertionAudience;
 pub use revocation::{ProviderRevocation, Revocation, SecurityEvents};
+pub use upgrade::*;
 
 use crate::digest::{Key, of_fields};
 use crate::http::Url;
@@ -83,7 +86,8 @@ impl Config {
         for resource in &self.resources {
             match &resource.kind {
                 Kind::Upgrade(upgrade) => {
-                    parties.extend([&*upgrade.identity_provider.party, &*upgrade.resource_as]);
+                    parties.push(&upgrade.identity_provider.party);
+                    parties.extend(upgrade.servers.iter().map(|server| &*server.party));
                 }
                 Kind::Accept(accept) => {
                     parties.extend(accept.credentials.iter().filter_map(|mapped| {
@@ -99,6 +103,10 @@ impl Config {
         parties.extend(documents.flat_map(|all| &all.hosts).map(|host| &*host.party));
         let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
         let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
+        let discoveries = self.upgrades().filter_map(|upgrade| upgrade.discovery.as_ref());
+        clusters.extend(
+            discoveries.map(|found| (format!("{}.cluster", found.path), found.cluster.clone())),
+        );
         let stores = self.endpoints().filter_map(|endpoint| endpoint.rules.replay_store.as_ref());
         clusters.extend(stores.map(|store| (store.path.clone(), store.cluster.clone())));
         clusters
@@ -111,14 +119,14 @@ impl Config {
             trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
         for upgrade in self.upgrades() {
             let provider = &upgrade.identity_provider.party;
-            if upgrade.callers.iter().any(|caller| matches!(caller, Caller::IdToken)) {
+            if upgrade.callers.iter().any(|caller| matches!(caller.presents, Presents::IdToken)) {
                 jobs.push(Job::Keys(provider.clone()));
             }
-            for party in [provider, &upgrade.resource_as] {
-                if party.token_endpoint.is_none() {
-                    jobs.push(Job::Metadata(party.clone()));
-                }
-            }
+            // Which of several servers it will be is found with the first request.
+            let servers = upgrade.servers.iter().filter(|_| upgrade.discovery.is_none());
+            let parties = servers.map(|server| &server.party).chain([provider]);
+            let discovered = parties.filter(|party| party.token_endpoint.is_none());
+            jobs.extend(discovered.map(|party| Job::Metadata(party.clone())));
         }
         jobs
     }
@@ -189,6 +197,8 @@ pub struct IdentityProvider {
     pub revocation: ProviderRevocation,
     /// Our registration there.
     pub client: Option<Rc<Client>>,
+    /// What it wants of token exchanges.
+    pub exchange: ExchangeRules,
 }
 
 /// How often an ID-JAG may be redeemed.
@@ -237,6 +247,10 @@ pub struct Client {
 pub enum ClientCredential {
     /// `client_secret_basic`.
     Secret(Secret),
+    /// `client_secret_post`.
+    SecretInBody(Secret),
+    /// `tls_client_auth`: the Envoy cluster shows the certificate.
+    Certificate,
     /// `private_key_jwt`.
     PrivateKey {
         /// The key registered there.
@@ -244,6 +258,15 @@ pub enum ClientCredential {
         /// Whom the assertion is addressed to.
         audience: AssertionAudience,
     },
+}
+
+/// Whom a client assertion is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionAudience {
+    /// The authorization server's issuer identifier (rfc7523bis).
+    Issuer,
+    /// Its token endpoint, which some servers still ask for.
+    TokenEndpoint,
 }
 
 /// One MCP server.
@@ -262,40 +285,4 @@ pub enum Kind {
     Upgrade(Rc<Upgrade>),
     /// It knows nothing of EMA.
     Accept(Rc<Accept>),
-}
-
-/// How callers of a resource are upgraded.
-pub struct Upgrade {
-    /// Resource identifier of the MCP server.
-    pub resource: Url,
-    /// Who issues the ID-JAG.
-    pub identity_provider: Rc<IdentityProvider>,
-    /// Our registration there.
-    pub idp_client: Rc<Client>,
-    /// Who redeems it.
-    pub resource_as: Rc<Party>,
-    /// Our registration there.
-    pub resource_as_client: Rc<Client>,
-    /// Scope to ask for.
-    pub scope: String,
-    /// Who may call.
-    pub callers: Vec<Caller>,
-    /// Longest time an access token is used without asking the identity provider again, seconds.
-    pub max_token_age: u64,
-}
-
-/// Who may call a resource that is upgraded, and as whom.
-#[derive(Debug)]
-pub enum Caller {
-    /// The bearer of an ID Token of the identity provider, issued to our client: as that user.
-    IdToken,
-    /// The holder of an API key: as the user that the operator bound it to.
-    ApiKey {
-        /// Header that carries the key.
-        header: String,
-        /// SHA-256 of the key.
-        sha256: Key,
-        /// The bound user's refresh token.
-        refresh_token: Secret,
-    },
 }

@@ -63,7 +63,8 @@ pub(super) struct IdentityProvider {
     #[serde(default)]
     pub subjects: Subjects,
     pub revocation: Option<serde_json::Value>,
-    pub client: Option<Client>,
+    pub client: Option<serde_json::Value>,
+    pub token_exchange: Option<serde_json::Value>,
 }
 
 /// How often one ID-JAG may be redeemed.
@@ -97,35 +98,6 @@ pub(super) struct Subjects {
 pub(super) struct Saml {
     pub issuers: Vec<String>,
     pub identified_by: Option<Vec<String>>,
-}
-
-/// Our registration at an authorization server.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Client {
-    pub id: String,
-    pub secret: Option<Reference>,
-    pub private_key_jwt: Option<PrivateKeyJwt>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PrivateKeyJwt {
-    pub key: Reference,
-    pub kid: Option<String>,
-    #[serde(default)]
-    pub audience: AssertionAudience,
-}
-
-/// Whom a client assertion is addressed to.
-#[derive(Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum AssertionAudience {
-    /// The authorization server's issuer identifier (rfc7523bis).
-    #[default]
-    Issuer,
-    /// Its token endpoint, which some servers still ask for.
-    TokenEndpoint,
 }
 
 /// A secret by reference: never by value.
@@ -310,55 +282,13 @@ pub(super) struct RegisteredKeys {
 #[serde(deny_unknown_fields)]
 pub(super) struct Resource {
     pub resource: String,
-    pub upgrade: Option<Upgrade>,
+    pub upgrade: Option<serde_json::Value>,
     pub accept: Option<Accept>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Upgrade {
-    pub url: Option<String>,
-    pub identity_provider: String,
-    pub authorization_server: ResourceAs,
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    pub callers: Vec<Caller>,
-    pub max_token_age: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ResourceAs {
-    pub issuer: String,
-    pub cluster: String,
-    pub token_endpoint: Option<String>,
-    pub client: Client,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Caller {
-    pub id_token: Option<NoSettings>,
-    pub api_key: Option<ApiKey>,
-    pub subject: Option<Subject>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct NoSettings {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ApiKey {
-    pub header: String,
-    pub sha256: Digest,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Subject {
-    pub refresh_token: Reference,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -469,7 +399,7 @@ pub(super) struct BackendAs {
     pub issuer: String,
     pub cluster: String,
     pub token_endpoint: Option<String>,
-    pub client: Client,
+    pub client: serde_json::Value,
     #[serde(default)]
     pub scopes: Vec<String>,
     pub resource: Option<String>,

@@ -109,8 +109,12 @@ pub(super) fn check(
             // ID-JAG §9.3: an ID-JAG of our own making is never accepted.
             return fail(format!("{path}.issuer"), "is our own `authorization_server.issuer`");
         }
-        let upgrades = raw.resources.iter().filter_map(|resource| resource.upgrade.as_ref());
-        let used_by_upgrade = upgrades.clone().any(|upgrade| upgrade.identity_provider == *name);
+        let used_by_upgrade = resources.iter().any(|resource| match &resource.kind {
+            Kind::Upgrade(upgrade) => {
+                upgrade.identity_provider.party.issuer.as_str() == provider.issuer
+            }
+            Kind::Accept(_) => false,
+        });
         let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
         let hosts = document_hosts(raw).flat_map(|(_, host)| &host.identity_providers);
         let guarded = raw.guards.iter().flat_map(|guard| guard.clients.values());
@@ -122,6 +126,7 @@ pub(super) fn check(
         // Of no use, but nothing that anybody could be misled by: one entry may serve both configurations.
         let idle = [
             ("client", provider.client.is_some() && !used_by_upgrade),
+            ("token_exchange", provider.token_exchange.is_some() && !used_by_upgrade),
             ("token_endpoint", provider.token_endpoint.is_some() && !used_by_upgrade),
             ("max_id_jag_lifetime", provider.max_id_jag_lifetime.is_some() && !used_by_client),
             ("required_acr", !provider.required_acr.is_empty() && !used_by_client),

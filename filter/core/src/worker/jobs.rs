@@ -37,6 +37,10 @@ impl Worker {
                     let party = party.clone();
                     flow::start(|ctx| discovery::fetch_keys(ctx, site, party), moment)
                 }
+                Job::Resource(discovery) => {
+                    let discovery = discovery.clone();
+                    flow::start(|ctx| discovery::fetch_resource(ctx, site, discovery), moment)
+                }
                 Job::Exchange(exchange) => {
                     let exchange = exchange.clone();
                     flow::start(|ctx| exchange::run(ctx, site, exchange), moment)

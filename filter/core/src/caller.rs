@@ -1,0 +1,194 @@
+//! Who calls a resource that is upgraded for: the one credential of a request, and whom it stands for.
+
+use crate::config::{Caller, Presents, Subject, Upgrade};
+use crate::digest::{Key, of_fields, sha256};
+use crate::error::Error;
+use crate::form;
+use crate::http::Request;
+use crate::jws::Fault;
+use crate::secret::{Secret, same_digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// What stands for a caller at the identity provider.
+#[derive(Debug, Clone)]
+pub enum SubjectToken {
+    /// An ID Token issued to our client.
+    IdToken(Secret),
+    /// A refresh token issued to our client.
+    RefreshToken {
+        /// As it was configured, or as the caller sent it: it may have been replaced since.
+        original: Secret,
+        /// Whether the caller sent it.
+        presented: bool,
+    },
+    /// An access token that our client gets for itself, of this scope.
+    ClientCredentials(String),
+}
+
+impl SubjectToken {
+    /// Digest of what it is and of what is secret in it.
+    fn key(&self) -> Key {
+        match self {
+            Self::IdToken(token) => of_fields(&[b"id_token", token.expose().as_bytes()]),
+            Self::RefreshToken { original, .. } => {
+                of_fields(&[b"refresh_token", original.expose().as_bytes()])
+            }
+            Self::ClientCredentials(scope) => of_fields(&[b"client_credentials", scope.as_bytes()]),
+        }
+    }
+}
+
+/// A caller that is known by what it presents.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its name, for the record.
+    pub name: String,
+    /// What stands for it.
+    pub subject: SubjectToken,
+    /// Whether the subject token came with the request, and has yet to pass the checks of its kind.
+    pub is_own: bool,
+    /// Digest of the credential it presented, and of what that stands for.
+    pub key: Key,
+}
+
+/// The caller that the one credential of `request` stands for.
+///
+/// API keys, passwords and certificates are compared, by digest and in constant time, with all there
+/// are. A token that stands for itself is *not* yet verified here.
+///
+/// [`Error::NoCredential`] if there is none that any caller has, [`Error::SeveralCredentials`] if there is
+/// more than one, [`Error::UnknownApiKey`] if it is nobody's.
+pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
+    let certified = upgrade.callers.iter().find(|caller| match &caller.presents {
+        Presents::Certificate(registered) => {
+            request.certificate.as_ref().is_some_and(|certificate| registered.matches(certificate))
+        }
+        _ => false,
+    });
+    match (presented(upgrade, request)?, certified) {
+        (None, None) => Err(Error::NoCredential),
+        (Some(_), Some(_)) => Err(Error::SeveralCredentials),
+        (None, Some(caller)) => {
+            let certificate = request.certificate.as_ref().map(|certificate| certificate.sha256);
+            Ok(known(caller, &certificate.unwrap_or_default(), None))
+        }
+        (Some(Presented::Basic(user, password)), None) => {
+            let digest = sha256(password.as_bytes());
+            let decoded = form::decode(&password).map(|password| sha256(password.as_bytes()));
+            let is = |caller: &&Caller| match &caller.presents {
+                Presents::Basic(id, expected) => {
+                    let decoded = decoded.is_some_and(|decoded| same_digest(expected, &decoded));
+                    (same_digest(expected, &digest) | decoded) && *id == user
+                }
+                _ => false,
+            };
+            let caller = upgrade.callers.iter().rfind(is).ok_or(Error::UnknownApiKey)?;
+            Ok(known(caller, &of_fields(&[user.as_bytes(), &digest]), None))
+        }
+        (Some(Presented::Value(header, value)), None) => by_value(upgrade, header, value),
+    }
+}
+
+/// Names of the header fields in which callers of `upgrade` present something.
+pub fn headers(upgrade: &Upgrade) -> Vec<&str> {
+    let mut headers = vec!["authorization"];
+    for caller in &upgrade.callers {
+        let (Presents::ApiKey(header, _) | Presents::RefreshToken(header)) = &caller.presents
+        else {
+            continue;
+        };
+        if !headers.contains(&header.as_str()) {
+            headers.push(header);
+        }
+    }
+    headers
+}
+
+enum Presented<'a> {
+    /// A value in a header; the bearer's, if it is `authorization`.
+    Value(&'a str, &'a [u8]),
+    /// User and password of HTTP Basic (RFC 7617).
+    Basic(String, String),
+}
+
+/// The one credential in the headers of `request`.
+fn presented<'a>(
+    upgrade: &'a Upgrade,
+    request: &'a Request,
+) -> Result<Option<Presented<'a>>, Error> {
+    let headers = headers(upgrade);
+    let mut values =
+        headers.iter().flat_map(|name| request.headers.all(name).map(move |value| (*name, value)));
+    let (name, value) = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(only), None) => only,
+        _ => return Err(Error::SeveralCredentials),
+    };
+    if name != "authorization" {
+        return Ok(Some(Presented::Value(name, value)));
+    }
+    // Envoy joins two fields into one with a comma, which neither Bearer nor Basic has.
+    if value.contains(&b',') {
+        return Err(Error::SeveralCredentials);
+    }
+    let space = value.iter().position(|byte| *byte == b' ').ok_or(Error::NoCredential)?;
+    let (scheme, rest) = value.split_at_checked(space).ok_or(Error::NoCredential)?;
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Ok(Some(Presented::Value(name, rest)));
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return Err(Error::NoCredential);
+    }
+    let pair = STANDARD.decode(rest).ok().and_then(|pair| String::from_utf8(pair).ok());
+    let pair = pair.ok_or(Error::UnknownApiKey)?;
+    let (user, password) = pair.split_once(':').ok_or(Error::UnknownApiKey)?;
+    Ok(Some(Presented::Basic(user.to_owned(), password.to_owned())))
+}
+
+fn by_value(upgrade: &Upgrade, header: &str, value: &[u8]) -> Result<Known, Error> {
+    let digest = sha256(value);
+    // Every key is compared, whichever it is.
+    let is_key = |caller: &&Caller| match &caller.presents {
+        Presents::ApiKey(name, expected) => same_digest(expected, &digest) & (name == header),
+        _ => false,
+    };
+    if let Some(caller) = upgrade.callers.iter().rfind(is_key) {
+        return Ok(known(caller, &digest, None));
+    }
+    let is_token = |caller: &&Caller| match &caller.presents {
+        Presents::IdToken => header == "authorization",
+        Presents::RefreshToken(name) => header == name,
+        _ => false,
+    };
+    let caller = upgrade.callers.iter().find(is_token).ok_or(Error::UnknownApiKey)?;
+    let text = core::str::from_utf8(value).map_err(|_| Error::IdToken(Fault::Charset))?;
+    Ok(known(caller, &digest, Some(Secret::new(text))))
+}
+
+/// `token` is what the caller presents if that stands for itself.
+fn known(caller: &Caller, credential: &Key, token: Option<Secret>) -> Known {
+    let subject = match (&caller.subject, token) {
+        (Subject::IdToken(token), _) => SubjectToken::IdToken(token.clone()),
+        (Subject::RefreshToken(token), _) => {
+            SubjectToken::RefreshToken { original: token.clone(), presented: false }
+        }
+        (Subject::ClientCredentials(scope), _) => SubjectToken::ClientCredentials(scope.clone()),
+        (Subject::Own, token) => {
+            let token = token.unwrap_or_else(|| Secret::new(""));
+            match &caller.presents {
+                Presents::RefreshToken(_) => {
+                    SubjectToken::RefreshToken { original: token, presented: true }
+                }
+                _ => SubjectToken::IdToken(token),
+            }
+        }
+    };
+    Known {
+        key: of_fields(&[caller.name.as_bytes(), credential, &subject.key()]),
+        name: caller.name.clone(),
+        is_own: matches!(caller.subject, Subject::Own),
+        subject,
+    }
+}
