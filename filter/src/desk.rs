@@ -35,6 +35,8 @@ pub struct Reads {
     pub source: bool,
     /// The certificate its connection showed.
     pub certificate: bool,
+    /// Its body, as it goes by, if it is small: it may have to be sent once more.
+    pub body: bool,
 }
 
 /// Where a stream stands.
@@ -46,6 +48,8 @@ pub enum Phase {
     Collecting(usize),
     /// It went upstream.
     Forwarded(Rc<AfterResponse>),
+    /// It went upstream, and the answer waits for a verdict.
+    Answered(Rc<AfterResponse>),
     /// It was answered here: nothing more is sent on it.
     Replied,
 }
@@ -165,7 +169,8 @@ impl Desk {
     }
 
     fn conclude(&self, current: u32, stream: StreamId, verdict: Verdict) {
-        let held = matches!(self.phase(stream), Some(Phase::Held | Phase::Collecting(_)));
+        let phase = self.phase(stream);
+        let held = matches!(phase, Some(Phase::Held | Phase::Collecting(_) | Phase::Answered(_)));
         let elsewhere = current != stream;
         if elsewhere && !(held && host::enter(stream)) {
             return;
@@ -175,6 +180,18 @@ impl Desk {
             Verdict::Reply(reply) => {
                 self.set_phase(stream, Phase::Replied);
                 host::reply(&reply);
+            }
+            Verdict::Answer(answer) => {
+                self.set_phase(stream, Phase::Replied);
+                host::relay(&answer);
+            }
+            Verdict::Pass => {
+                if let Some(Phase::Answered(after)) = phase {
+                    self.set_phase(stream, Phase::Forwarded(after));
+                    if elsewhere {
+                        host::resume_answer();
+                    }
+                }
             }
             Verdict::Forward(edits, after) => {
                 for name in &edits.remove {

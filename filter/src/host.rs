@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "the host's functions are foreign")]
 
 use jagway_core::flow::Moment;
-use jagway_core::http::{CallFailed, Callout, Headers};
+use jagway_core::http::{Answer, CallFailed, Callout, Headers};
 use jagway_core::reply::Reply;
 use jagway_core::store::{Store, Unavailable};
 use proxy_wasm::types::Status;
@@ -245,14 +245,24 @@ pub fn dequeue(queue: u32) -> Option<Vec<u8>> {
 
 /// Answers the effective stream.
 pub fn reply(reply: &Reply) -> bool {
-    let headers: Vec<(&str, &str)> =
-        reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let headers = map_bytes(&headers);
-    let (body, details) = (&reply.body, "jagway");
+    let headers: Vec<(&str, &[u8])> =
+        reply.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    local_response(reply.status, &headers, reply.body.as_bytes())
+}
+
+/// Answers the effective stream with what another server answered.
+pub fn relay(answer: &Answer) -> bool {
+    let headers: Vec<(&str, &[u8])> = answer.headers.fields().collect();
+    local_response(answer.status, &headers, &answer.body)
+}
+
+fn local_response(status: u16, headers: &[(&str, &[u8])], body: &[u8]) -> bool {
+    let headers = map_bytes(headers);
+    let details = "jagway";
     // SAFETY: pointers and lengths are of live memory.
     let status = unsafe {
         proxy_send_local_response(
-            u32::from(reply.status),
+            u32::from(status),
             details.as_ptr(),
             details.len(),
             body.as_ptr(),
@@ -269,6 +279,12 @@ pub fn reply(reply: &Reply) -> bool {
 pub fn resume() {
     // SAFETY: no pointers. 0 is the request's direction.
     unsafe { proxy_continue_stream(0) };
+}
+
+/// Lets the effective stream's answer go on.
+pub fn resume_answer() {
+    // SAFETY: no pointers. 1 is the answer's direction.
+    unsafe { proxy_continue_stream(1) };
 }
 
 /// Resets the effective stream, in the middle of its answer.
@@ -291,7 +307,7 @@ pub fn dispatch(callout: &Callout) -> Result<u32, CallFailed> {
         (":authority", callout.authority.as_str()),
         (":path", callout.path.as_str()),
     ];
-    headers.extend(callout.headers.iter().map(|(name, value)| (*name, value.expose())));
+    headers.extend(callout.headers.iter().map(|(name, value)| (&**name, value.expose())));
     let body = Some(callout.body.expose().as_bytes()).filter(|body| !body.is_empty());
     proxy_wasm::hostcalls::dispatch_http_call(
         &callout.cluster,
@@ -344,15 +360,15 @@ fn pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     Some(fields)
 }
 
-fn map_bytes(fields: &[(&str, &str)]) -> Vec<u8> {
-    let size = |text: &str| (text.len() as u32).to_le_bytes();
+fn map_bytes(fields: &[(&str, &[u8])]) -> Vec<u8> {
+    let size = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
     let mut bytes = (fields.len() as u32).to_le_bytes().to_vec();
     for (name, value) in fields {
-        bytes.extend(size(name));
+        bytes.extend(size(name.as_bytes()));
         bytes.extend(size(value));
     }
-    for text in fields.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend(text.as_bytes());
+    for part in fields.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+        bytes.extend(part);
         bytes.push(0);
     }
     bytes

@@ -90,7 +90,8 @@ impl RootContext for Root {
         let server = config.authorization_server.as_ref();
         let reads = Reads {
             source: server.is_some_and(|server| server.per_source_per_minute.is_some()),
-            certificate: server.is_some_and(|server| server.reads_certificates),
+            certificate: config.reads_certificates(),
+            body: config.sends_again(),
         };
         let site = Rc::new(Site::new(config, Rc::new(host::SharedData)));
         let owner =

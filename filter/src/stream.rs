@@ -4,7 +4,9 @@ use crate::desk::{Desk, Phase};
 use crate::host::{self, Buffer, Map};
 use jagway_core::client_certificate::ClientCertificate;
 use jagway_core::error::Error;
+use jagway_core::flow::Moment;
 use jagway_core::http::Request;
+use jagway_core::recovery::{MAX_KEPT, Resend};
 use jagway_core::reply::{Reply, Surface};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -14,12 +16,41 @@ use std::rc::Rc;
 pub struct Stream {
     id: u32,
     desk: Option<Rc<Desk>>,
+    kept: Kept,
+}
+
+/// The body of a request that may have to be sent once more.
+#[derive(Default)]
+struct Kept {
+    body: Vec<u8>,
+    /// Whether all of it has gone by.
+    whole: bool,
+    /// Whether it is too large to be kept, or has trailers.
+    lost: bool,
+}
+
+impl Kept {
+    /// A part of the body goes by; `all` if it is everything so far, held back until now.
+    fn take(&mut self, size: usize, all: bool, end: bool) {
+        self.whole = end;
+        let before = if all { 0 } else { self.body.len() };
+        self.lost |= before.saturating_add(size) > MAX_KEPT;
+        if self.lost {
+            self.body = Vec::new();
+            return;
+        }
+        self.body.truncate(before);
+        match host::body(Buffer::RequestBody, size) {
+            Some(part) => self.body.extend(part),
+            None => self.lost = true,
+        }
+    }
 }
 
 impl Stream {
     /// The stream context `id`.
     pub fn new(id: u32, desk: Option<Rc<Desk>>) -> Self {
-        Self { id, desk }
+        Self { id, desk, kept: Kept::default() }
     }
 
     /// Whether the request goes on, after what the core asked for has been done.
@@ -87,6 +118,7 @@ impl HttpContext for Stream {
             false => String::new(),
         };
         let certificate = desk.reads.certificate.then(certificate).flatten();
+        self.kept.whole = end_of_stream;
         desk.set_phase(self.id, Phase::Held);
         let request = Request { headers, source, certificate };
         let todo = desk.worker.borrow_mut().request(self.id, request, !end_of_stream, moment);
@@ -111,11 +143,22 @@ impl HttpContext for Stream {
                 }
                 Action::Pause
             }
-            _ => self.action(desk),
+            phase => {
+                let keeps = match &phase {
+                    Some(Phase::Forwarded(after)) => after.sent.is_some(),
+                    phase => desk.reads.body && matches!(phase, Some(Phase::Held)),
+                };
+                if keeps {
+                    let all = matches!(phase, Some(Phase::Held));
+                    self.kept.take(size, all, end_of_stream);
+                }
+                self.action(desk)
+            }
         }
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.kept.lost = true;
         let Some(desk) = &self.desk else {
             return Action::Pause;
         };
@@ -133,18 +176,39 @@ impl HttpContext for Stream {
         let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
             return Action::Continue;
         };
-        // The time matters only to what is dropped; the rest must be done in any case.
-        let now = host::moment().map_or(0, |moment| moment.now);
+        // Without a time nothing is dropped or sent again; the rest must be done in any case.
+        let moment = host::moment();
         let headers = host::headers(Map::Response).unwrap_or_default();
-        let (edits, todo) = desk.worker.borrow_mut().response(&after, &headers, now);
+        let kept = &mut self.kept;
+        let mut resend = || resend(kept).filter(|_| moment.is_some());
+        let moment = moment.unwrap_or(Moment { now: 0, entropy: [0; 32] });
+        let (edits, todo) =
+            desk.worker.borrow_mut().response(self.id, &after, &headers, &mut resend, moment);
         for name in &edits.remove {
             host::remove_header(Map::Response, name);
         }
         for (name, value) in &edits.set {
             host::set_header(Map::Response, name, value);
         }
-        desk.worker.borrow_mut().opened(self.id, &after, &headers);
+        if edits.hold {
+            desk.set_phase(self.id, Phase::Answered(after));
+        } else {
+            desk.worker.borrow_mut().opened(self.id, &after, &headers);
+        }
         desk.perform(self.id, todo);
-        Action::Continue
+        match desk.phase(self.id) {
+            Some(Phase::Forwarded(_)) => Action::Continue,
+            _ => Action::Pause,
+        }
     }
+}
+
+/// The request as it went upstream; `None` if not all of it was kept.
+fn resend(kept: &mut Kept) -> Option<Resend> {
+    if !kept.whole || kept.lost {
+        return None;
+    }
+    let cluster = host::property(&["cluster_name"]).filter(|name| !name.is_empty())?;
+    let body = std::mem::take(&mut kept.body);
+    Some(Resend { cluster, headers: host::headers(Map::Request)?, body })
 }

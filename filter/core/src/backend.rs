@@ -109,8 +109,14 @@ fn identity_header(
     }
     let access_token = identity(ctx, server, &header.audience, token);
     let usable_until = now.saturating_add(IDENTITY_LIFETIME / 2);
-    let made =
-        Token { access_token, bound: false, made_at: now, refresh_at: usable_until, usable_until };
+    let made = Token {
+        access_token,
+        bound: false,
+        made_at: now,
+        refresh_at: usable_until,
+        usable_until,
+        proof_key: Default::default(),
+    };
     site.keep_token(key, made).access_token.clone()
 }
 

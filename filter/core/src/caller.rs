@@ -7,6 +7,7 @@ use crate::form;
 use crate::http::Request;
 use crate::jws::Fault;
 use crate::secret::{Secret, same_digest};
+use crate::token_exchange::decoded;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -88,6 +89,39 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
         }
         (Some(Presented::Value(header, value)), None) => by_value(upgrade, header, value),
     }
+}
+
+/// Whether `request` comes from a client that speaks EMA itself: it has a token of the Resource AS, or has
+/// no credential yet and asks for directions.
+///
+/// The token is *not* verified, only read: the server it goes to is the one that issued it or trusts who
+/// did.
+pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
+    let certified = upgrade.callers.iter().any(|caller| match &caller.presents {
+        Presents::Certificate(registered) => {
+            request.certificate.as_ref().is_some_and(|certificate| registered.matches(certificate))
+        }
+        _ => false,
+    });
+    let mut headers = headers(upgrade).into_iter().flat_map(|name| request.headers.all(name));
+    let token = match (headers.next(), headers.next()) {
+        (None, _) => return !certified,
+        (Some(only), None) => only,
+        _ => return false,
+    };
+    let Some((scheme, token)) = request
+        .headers
+        .text("authorization")
+        .filter(|value| value.as_bytes() == token)
+        .and_then(|value| value.split_once(' '))
+    else {
+        return false;
+    };
+    let is_scheme = ["bearer", "dpop"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let claims = decoded(token).map(|(_, claims)| claims).filter(|_| is_scheme && !certified);
+    let issuer = claims.as_ref().and_then(|claims| claims.get("iss")?.as_str());
+    let mut servers = upgrade.servers.iter();
+    issuer.is_some_and(|issuer| servers.any(|server| server.party.issuer.as_str() == issuer))
 }
 
 /// Names of the header fields in which callers of `upgrade` present something.

@@ -44,7 +44,7 @@ pub fn token_request(
         }
     }
     let mut callout = Callout::post_form(&party.cluster, token_endpoint, &fields);
-    callout.headers.extend(basic.map(|basic| ("authorization", basic)));
+    callout.headers.extend(basic.map(|basic| ("authorization".into(), basic)));
     callout
 }
 

@@ -147,6 +147,8 @@ pub enum Error {
     IdToken(Fault),
     /// There is no access token to be had.
     Exchange(JobError),
+    /// The server did not answer a request that was sent to it once more, or answered too much.
+    Resend,
 }
 
 /// What is wrong with a client's authentication.
@@ -242,6 +244,7 @@ impl Error {
             Self::Exchange(JobError::SubjectRejected) => "subject_rejected",
             Self::Exchange(JobError::Forbidden) => "exchange_forbidden",
             Self::Exchange(JobError::StepUp { .. }) => "step_up",
+            Self::Resend => "resend",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::client_certificate::ClientCertificate;
 use crate::secret::Secret;
+use std::borrow::Cow;
 
 /// A request's head as the host saw it. Header values are bytes, not text.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,25 @@ impl Headers {
         self.all(name).next().is_some()
     }
 
+    /// Names of all fields, each once.
+    pub fn distinct(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.names().collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// All fields but those whose name `is_left_out`.
+    pub fn without(mut self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|(name, _)| !is_left_out(name));
+        self
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// Names of all fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
@@ -104,7 +124,7 @@ pub struct Callout {
     /// `:path`, with query.
     pub path: String,
     /// Header fields.
-    pub headers: Vec<(&'static str, Secret)>,
+    pub headers: Vec<(Cow<'static, str>, Secret)>,
     /// Body; empty for GET.
     pub body: Secret,
     /// Longest time the answer may take, in milliseconds.
@@ -122,7 +142,7 @@ impl Callout {
             method: "GET",
             authority: url.authority().to_owned(),
             path: url.path_and_query().to_owned(),
-            headers: vec![("accept", Secret::new(crate::names::JSON))],
+            headers: vec![("accept".into(), Secret::new(crate::names::JSON))],
             body: Secret::new(""),
             timeout: TIMEOUT,
         }
@@ -138,8 +158,8 @@ impl Callout {
             authority: url.authority().to_owned(),
             path: url.path_and_query().to_owned(),
             headers: vec![
-                ("accept", Secret::new(crate::names::JSON)),
-                ("content-type", Secret::new(crate::names::FORM)),
+                ("accept".into(), Secret::new(crate::names::JSON)),
+                ("content-type".into(), Secret::new(crate::names::FORM)),
             ],
             body: Secret::new(body.finish()),
             timeout: TIMEOUT,

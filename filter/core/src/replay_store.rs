@@ -50,8 +50,8 @@ impl ReplayStore {
                 (url.authority(), url.path_and_query(), body, Some(bearer))
             }
         };
-        let mut headers = vec![("content-type", Secret::new(names::JSON))];
-        headers.extend(authorization.map(|value| ("authorization", value)));
+        let mut headers = vec![("content-type".into(), Secret::new(names::JSON))];
+        headers.extend(authorization.map(|value| ("authorization".into(), value)));
         Callout {
             cluster: self.cluster.clone(),
             method: "POST",

@@ -249,6 +249,7 @@ fn words(error: &Error) -> Words {
         Error::Exchange(JobError::BadAnswer | JobError::Misconfigured) => {
             (502, "bad_gateway", "the authorization servers did not agree")
         }
+        Error::Resend => (502, "bad_gateway", "the server did not answer"),
         Error::Exchange(JobError::Forbidden) => {
             (403, "access_denied", "the identity provider or the resource does not allow this")
         }

@@ -1,6 +1,6 @@
 //! Sealing of what lies in the shared store, which other modules of the same VM can read and write.
 
-use crate::digest::{Key, of_fields};
+use crate::digest::{Key, hmac_sha256, of_fields};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 
@@ -9,6 +9,7 @@ use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 pub struct Seal {
     cipher: ChaCha20Poly1305,
     name: Key,
+    root: Key,
 }
 
 impl Seal {
@@ -18,13 +19,19 @@ impl Seal {
             [b"jagway seal".as_slice()].iter().chain(secrets).copied().collect();
         let key = of_fields(&fields);
         let name = of_fields(&[b"jagway seal's name", &key]);
-        Self { cipher: ChaCha20Poly1305::new(&key.into()), name }
+        let root = of_fields(&[b"jagway seal's secrets", &key]);
+        Self { cipher: ChaCha20Poly1305::new(&key.into()), name, root }
     }
 
     /// `key` in the name space of this seal: configurations with other secrets, which could not open
     /// each other's values, do not meet in the shared store.
     pub fn key_of(&self, key: &Key) -> Key {
         of_fields(&[&self.name, key])
+    }
+
+    /// A secret for `purpose` that every worker with the same configuration has, and nobody else.
+    pub fn secret_of(&self, purpose: &[u8]) -> Key {
+        hmac_sha256(&self.root, &[purpose])
     }
 
     /// `plain`, encrypted and bound to `name`. `random` must never repeat.

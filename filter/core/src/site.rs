@@ -3,6 +3,7 @@
 use crate::config::{Config, Party};
 use crate::digest::Key;
 use crate::discovery::Metadata;
+use crate::dpop_proof::ProofKey;
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::job::{Job, JobError, Value, Want};
@@ -11,7 +12,7 @@ use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::Store;
 use lru::LruCache;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -32,6 +33,8 @@ pub struct Site {
     metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
     keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
     tokens: RefCell<LruCache<Key, Rc<Token>>>,
+    scopes: RefCell<LruCache<Key, String>>,
+    nonces: RefCell<BTreeMap<Key, String>>,
     notes: RefCell<Vec<Note>>,
 }
 
@@ -59,6 +62,15 @@ pub struct Token {
     pub refresh_at: u64,
     /// From when on it must not be used.
     pub usable_until: u64,
+    /// The key it is bound to, once it was needed.
+    pub proof_key: OnceCell<Option<ProofKey>>,
+}
+
+impl Token {
+    /// The key it is bound to, which `make` makes.
+    pub fn proof_key(&self, make: impl FnOnce() -> Option<ProofKey>) -> Option<&ProofKey> {
+        self.proof_key.get_or_init(make).as_ref()
+    }
 }
 
 struct Cached<T> {
@@ -77,6 +89,8 @@ impl Site {
             metadata: RefCell::default(),
             keys: RefCell::default(),
             tokens: RefCell::new(LruCache::new(MAX_TOKENS)),
+            scopes: RefCell::new(LruCache::new(MAX_TOKENS)),
+            nonces: RefCell::default(),
             notes: RefCell::default(),
             config,
         }
@@ -150,6 +164,32 @@ impl Site {
     /// Drops a token.
     pub fn drop_token(&self, key: &Key) {
         self.tokens.borrow_mut().pop(key);
+    }
+
+    /// From now on the caller whose token without further scope has the key `base` gets `scope`: a server
+    /// wanted more than was configured.
+    pub fn widen(&self, base: Key, scope: &str) {
+        self.scopes.borrow_mut().put(base, scope.to_owned());
+    }
+
+    /// What [`Site::widen`] was told last.
+    pub fn widened(&self, base: &Key) -> Option<String> {
+        self.scopes.borrow_mut().get(base).cloned()
+    }
+
+    /// Forgets what [`Site::widen`] was told.
+    pub fn narrow(&self, base: &Key) {
+        self.scopes.borrow_mut().pop(base);
+    }
+
+    /// The last nonce of the server under `key`, for proofs (RFC 9449 §9).
+    pub fn nonce(&self, key: &Key) -> Option<String> {
+        self.nonces.borrow().get(key).cloned()
+    }
+
+    /// A server's nonce. As many as the configuration has servers.
+    pub fn keep_nonce(&self, key: Key, nonce: String) {
+        self.nonces.borrow_mut().insert(key, nonce);
     }
 
     /// Drops what was made of an older result under `key`: another worker has a newer one.

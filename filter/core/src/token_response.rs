@@ -7,6 +7,7 @@ use crate::json;
 use crate::secret::Secret;
 use crate::site::Token;
 use serde_json::{Map, Value};
+use std::cell::OnceCell;
 
 /// Longest access token taken.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -102,6 +103,7 @@ pub fn token(value: &Shared) -> Option<Token> {
         made_at: value.made_at,
         refresh_at: value.refresh_at,
         usable_until: value.usable_until,
+        proof_key: OnceCell::new(),
     })
 }
 

@@ -2,13 +2,15 @@
 
 use crate::caller::{self, Known, SubjectToken};
 use crate::config::Upgrade;
-use crate::digest::Key;
+use crate::digest::{Key, of_fields};
+use crate::dpop_proof::ProofKey;
 use crate::error::Error;
 use crate::exchange::{self, Exchange};
 use crate::flow::Ctx;
-use crate::http::Request;
+use crate::http::{Headers, Request, Url};
 use crate::id_token;
 use crate::job::{Job, JobError, Want};
+use crate::json;
 use crate::resource_server::{Edits, credential_headers, has_token_in_query};
 use crate::secret::Secret;
 use crate::site::{Site, Token};
@@ -19,15 +21,36 @@ use std::rc::Rc;
 /// Clock skew allowed for ID Tokens, in seconds.
 const SKEW: u64 = 60;
 
-/// A request that goes on, and the token it goes on with.
-#[derive(Debug)]
+/// A request that goes on.
 pub struct Upgraded {
     /// What becomes of its head.
     pub edits: Edits,
-    /// Key of the token, to drop it if the server refuses it.
+    /// What it goes on with; `None`: it passes as it came.
+    pub sent: Option<Rc<Sent>>,
+}
+
+/// What a request went on with: enough to do better if the server refuses it.
+pub struct Sent {
+    /// The way.
+    pub upgrade: Rc<Upgrade>,
+    /// Who calls.
+    pub known: Known,
+    /// Scope that was asked for.
+    pub scope: String,
+    /// Key of the caller's token without any scope.
+    pub base: Key,
+    /// Key of the token.
     pub key: Key,
-    /// When the token was got.
-    pub made_at: u64,
+    /// The token.
+    pub token: Rc<Token>,
+    /// The proxy's identifier of the request.
+    pub request_id: String,
+}
+
+impl core::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Sent({})", self.upgrade.resource.as_str())
+    }
 }
 
 /// Identifies the caller, gets the access token for it (from the cache if there is one), and swaps
@@ -41,33 +64,98 @@ pub async fn handle(
     if has_token_in_query(&request) {
         return Err(Error::TokenInQuery);
     }
+    if upgrade.passes_ema_clients && caller::speaks_ema(&upgrade, &request) {
+        return Ok(Upgraded { edits: passed(&upgrade, &request), sent: None });
+    }
     let known = caller::identify(&upgrade, &request)?;
-    let (key, token) = token(&ctx, &site, &upgrade, known, upgrade.scope.clone()).await?;
+    let base = exchange::key(&upgrade, &known, "");
+    let widened = site.widened(&base).filter(|_| !upgrade.step_up_scopes.is_empty());
+    let got = match &widened {
+        None => None,
+        Some(scope) => match token(&ctx, &site, &upgrade, &known, scope).await {
+            Ok(got) => Some((got, scope.clone())),
+            // What was configured may still be had.
+            Err(_) => {
+                site.narrow(&base);
+                None
+            }
+        },
+    };
+    let ((key, token), scope) = match got {
+        Some(got) => got,
+        None => {
+            (token(&ctx, &site, &upgrade, &known, &upgrade.scope).await?, upgrade.scope.clone())
+        }
+    };
     let remove = credential_headers(&request, &caller::headers(&upgrade));
-    let bearer = Secret::new(format!("Bearer {}", token.access_token.expose()));
-    let edits = Edits { remove, set: vec![("authorization".to_owned(), bearer)] };
-    Ok(Upgraded { edits, key, made_at: token.made_at })
+    let set = credential(&ctx, &site, &upgrade, &known, &token, &request.headers);
+    let request_id = request.id().to_owned();
+    let sent = Rc::new(Sent { upgrade, known, scope, base, key, token, request_id });
+    Ok(Upgraded { edits: Edits { remove, set }, sent: Some(sent) })
+}
+
+/// Of a request that passes untouched, nothing is removed but what only a caller of ours would present, and
+/// what is ours.
+fn passed(upgrade: &Upgrade, request: &Request) -> Edits {
+    let mut remove = credential_headers(request, &caller::headers(upgrade));
+    remove.retain(|name| !matches!(name.as_str(), "authorization" | "dpop" | "cookie"));
+    Edits { remove, set: Vec::new() }
+}
+
+/// The header fields that carry `token`, for a request with `headers`.
+pub fn credential(
+    ctx: &Ctx,
+    site: &Site,
+    upgrade: &Upgrade,
+    known: &Known,
+    token: &Token,
+    headers: &Headers,
+) -> Vec<(String, Secret)> {
+    let text = token.access_token.expose();
+    let field = |name: &str, value: String| (name.to_owned(), Secret::new(value));
+    let key = token.bound.then(|| token.proof_key(|| proof_key(site, upgrade, known)));
+    let Some(key) = key.flatten() else {
+        return vec![field("authorization", format!("Bearer {text}"))];
+    };
+    let method = headers.text(":method").unwrap_or_default();
+    let path = headers.text(":path").unwrap_or_default().split('?').next().unwrap_or_default();
+    // What the server knows itself by: the resource, and what of the path is below it.
+    let below = path.strip_prefix(upgrade.url.path().trim_end_matches('/')).unwrap_or_default();
+    let uri = match below {
+        "" => None,
+        below => Url::parse(&format!("{}{below}", upgrade.resource.as_str().trim_end_matches('/'))),
+    };
+    let uri = uri.as_ref().unwrap_or(&upgrade.resource);
+    let nonce = site.nonce(&upgrade.way);
+    let proof = key.proof(method, uri, ctx.now(), &ctx.random(), Some(text), nonce.as_deref());
+    vec![field("authorization", format!("DPoP {text}")), field("dpop", proof)]
+}
+
+/// Our key for one caller of one resource: the same in every worker, and nowhere else.
+pub fn proof_key(site: &Site, upgrade: &Upgrade, known: &Known) -> Option<ProofKey> {
+    let purpose = of_fields(&[b"dpop", &upgrade.way, &known.key]);
+    ProofKey::derive(&site.config.seal.secret_of(&purpose))
 }
 
 /// The access token of `known` with `scope`, and its key.
-async fn token(
+pub async fn token(
     ctx: &Ctx,
     site: &Rc<Site>,
     upgrade: &Rc<Upgrade>,
-    known: Known,
-    scope: String,
+    known: &Known,
+    scope: &str,
 ) -> Result<(Key, Rc<Token>), Error> {
-    let key = exchange::key(upgrade, &known, &scope);
+    let key = exchange::key(upgrade, known, scope);
     if let Some(token) = site.token(&key, ctx.now()).filter(|token| ctx.now() < token.refresh_at) {
         // The same credential passed every check when this token was got, and still is in time.
         return Ok((key, token));
     }
-    let (subject, subject_expires_at) = subject(ctx, site, upgrade, &known).await?;
+    let (subject, subject_expires_at) = subject(ctx, site, upgrade, known).await?;
     let exchange = Rc::new(Exchange {
         key,
         upgrade: upgrade.clone(),
-        caller: known,
-        scope,
+        caller: known.clone(),
+        scope: scope.to_owned(),
         subject_expires_at,
         subject,
     });
@@ -95,9 +183,14 @@ async fn subject(
             Ok((Some(subject), Some(ends)))
         }
         SubjectToken::IdToken(token) => {
-            let claims = decoded(token.expose()).map(|(_, claims)| claims);
-            let claim = claims.as_ref().and_then(|claims| claims.get("sub")?.as_str());
-            Ok((claim.map(str::to_owned), None))
+            let claims = decoded(token.expose()).map(|(_, claims)| claims).unwrap_or_default();
+            let subject = json::string(&claims, "sub").ok().flatten().map(str::to_owned);
+            let ends = json::seconds(&claims, "exp").ok().flatten();
+            if ends.is_some_and(|ends| ends <= ctx.now()) {
+                site.warn(format!("the ID token that {:?} is bound to has expired", known.name));
+                return Err(Error::Exchange(JobError::Misconfigured));
+            }
+            Ok((subject, ends))
         }
         SubjectToken::RefreshToken { .. } | SubjectToken::ClientCredentials(_) => Ok((None, None)),
     }

@@ -225,7 +225,7 @@ fn opened(process: &mut Process, worker: usize, verdict: &Verdict) -> Option<Str
     let fields = [(":status", "200"), ("mcp-session-id", SESSION)];
     let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
     let answer = Headers::new(fields.to_vec());
-    let (edits, _) = process.workers[worker].response(after, &answer, process.now);
+    let (edits, _) = process.responds(worker, 1, after, &answer);
     edits.set.into_iter().find(|(name, _)| *name == "mcp-session-id").map(|(_, value)| value)
 }
 
@@ -297,6 +297,7 @@ fn assert_as_told(
             assert!(step["forwarded"] == true, "{name}: went on");
             return assert_clean(name, step, sent, edits);
         }
+        other => panic!("{other:?}"),
     };
     assert!(step["forwarded"] != true, "{name}: {log:?}");
     let field = |name: &str| {

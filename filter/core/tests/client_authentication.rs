@@ -81,6 +81,7 @@ fn unknown_clients_and_wrong_secrets_read_alike() {
         match at_token_endpoint(&mut process, request, grant("x")) {
             Verdict::Reply(reply) => (reply, process.log),
             Verdict::Forward(..) => panic!("forwarded"),
+            other => panic!("{other:?}"),
         }
     };
 

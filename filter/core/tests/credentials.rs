@@ -56,6 +56,7 @@ fn call(
             let set = set.map(|(name, value)| (name.clone(), value.expose().to_owned()));
             Ok((set.collect(), *after))
         }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -266,7 +267,7 @@ fn a_backend_that_refuses_its_token_gets_a_new_one_and_the_client_a_502() {
     let head = [(":status", "401"), ("www-authenticate", "Bearer"), ("set-cookie", "a=b")];
     let head = head.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
 
-    let (edits, _) = process.workers[0].response(&after, &Headers::new(head.to_vec()), NOW);
+    let (edits, _) = process.responds(0, 1, &after, &Headers::new(head.to_vec()));
     let (sent, _) = call(&mut process, &token, &mut |_| granted("second")).unwrap();
 
     assert!(edits.set.contains(&(":status", "502".to_owned())));

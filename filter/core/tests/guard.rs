@@ -54,7 +54,7 @@ fn judged(process: &mut Process, request: Request, body_sent: Vec<u8>) -> Option
     if let Verdict::Forward(edits, after) = &verdict {
         assert!(edits.remove.is_empty() && edits.set.is_empty(), "byte for byte");
         let answer = Headers::new(vec![(":status".to_owned(), b"200".to_vec())]);
-        let (edits, _) = process.workers[0].response(after, &answer, NOW);
+        let (edits, _) = process.responds(0, 1, after, &answer);
         assert!(edits.remove.is_empty() && edits.set.is_empty(), "the answer too");
         return None;
     }
@@ -175,7 +175,7 @@ fn a_client_that_only_the_server_behind_knows_cannot_be_burnt_by_a_stranger() {
             head.push(("dpop-nonce".to_owned(), nonce.as_bytes().to_vec()));
         }
         let head = Headers::new(head);
-        process.workers[0].response(&after, &head, NOW);
+        process.responds(0, 1, &after, &head);
         0
     };
 

@@ -75,7 +75,7 @@ fn post(mcp: Value, fields: &[(&str, &str)], body: Vec<u8>) -> (Verdict, Process
 fn forwarded(verdict: Verdict) -> (Edits, AfterResponse) {
     match verdict {
         Verdict::Forward(edits, after) => (edits, *after),
-        Verdict::Reply(reply) => panic!("{reply:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -429,7 +429,7 @@ fn what_is_not_listed_passes_unless_the_operator_denies_it() {
 fn answered(process: &mut Process, after: &AfterResponse, ids: &[&[u8]]) -> ResponseEdits {
     let mut fields = vec![(":status".to_owned(), b"200".to_vec())];
     fields.extend(ids.iter().map(|id| ("mcp-session-id".to_owned(), id.to_vec())));
-    let (edits, todo) = process.workers[0].response(after, &Headers::new(fields), NOW);
+    let (edits, todo) = process.responds(0, 1, after, &Headers::new(fields));
     process.log.extend(todo.iter().map(|todo| format!("{todo:?}")));
     edits
 }

@@ -61,11 +61,12 @@ fn their_tokens_go_on_untouched_and_with_nothing_of_ours() {
             Verdict::Reply(reply) => Err(reply.status),
             Verdict::Forward(edits, after) => {
                 let head = Headers::new(head.to_vec());
-                let (answer, _) = process.workers[0].response(&after, &head, NOW);
+                let (answer, _) = process.responds(0, 1, &after, &head);
                 assert!(answer.remove.is_empty() && answer.set.is_empty(), "nor is its answer");
                 assert!(edits.set.is_empty());
                 Ok(edits.remove)
             }
+            other => panic!("{other:?}"),
         }
     };
 

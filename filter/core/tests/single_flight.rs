@@ -45,7 +45,7 @@ fn all_forwarded(process: &mut Process) -> usize {
     for (_, _, verdict) in &concluded {
         match verdict {
             Verdict::Forward(edits, _) => assert_eq!(edits.set[0].1.expose(), "Bearer granted"),
-            Verdict::Reply(reply) => panic!("{reply:?}"),
+            other => panic!("{other:?}"),
         }
     }
     concluded.len()

@@ -5,7 +5,7 @@ mod support;
 
 use jagway_core::http::Headers;
 use jagway_core::http::{Answer, CallFailed, Callout};
-use jagway_core::worker::Verdict;
+use jagway_core::worker::{Todo, Verdict};
 use serde_json::{Value, json};
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -70,7 +70,7 @@ impl OtherSide {
     fn at_resource_as(&mut self, callout: &Callout, path: &str) -> Result<Answer, CallFailed> {
         self.redemptions += usize::from(path == "/token");
         let fields: Vec<(&str, &str)> =
-            callout.headers.iter().map(|(name, value)| (*name, value.expose())).collect();
+            callout.headers.iter().map(|(name, value)| (&**name, value.expose())).collect();
         let request = request(callout.method, &callout.authority, path, &fields);
         let body = callout.body.expose().as_bytes().to_vec();
         let process = &mut self.resource_as;
@@ -98,7 +98,7 @@ fn call(fields: &[(&str, &str)]) -> jagway_core::http::Request {
 fn bearer(process: &mut Process) -> String {
     match process.verdict() {
         Verdict::Forward(edits, _) => edits.set[0].1.expose().to_owned(),
-        Verdict::Reply(reply) => panic!("{reply:?} {:?}", process.log),
+        other => panic!("{other:?} {:?}", process.log),
     }
 }
 
@@ -114,7 +114,7 @@ fn an_id_token_becomes_an_access_token_of_the_resource_as() {
     let Verdict::Forward(edits, after) = process.verdict() else { panic!("{:?}", process.log) };
     assert!(edits.remove.contains(&"authorization".to_owned()));
     assert!(edits.remove.contains(&"cookie".to_owned()));
-    assert!(after.token.is_some() && !after.credential_is_ours);
+    assert!(after.sent.is_some() && !after.credential_is_ours);
     // The other core takes what this one got.
     other.resource_as.request(
         0,
@@ -521,10 +521,11 @@ fn a_token_that_the_server_refuses_is_dropped_everywhere() {
     process.answer(&mut |callout| other.answer(callout));
     let Verdict::Forward(_, after) = process.verdict() else { panic!("refused") };
 
-    let (_, notes) = process.workers[0].response(&after, &refused(), NOW);
-    assert_eq!(notes.len(), 1, "the other worker is told");
-    let (moment, (key, _)) = (process.moment(), after.token.unwrap());
-    process.workers[1].note(&key, moment);
+    let (_, notes) = process.responds(0, 1, &after, &refused());
+    let told = notes.iter().filter(|todo| matches!(todo, Todo::Tell(..))).count();
+    assert_eq!(told, 1, "the other worker is told");
+    let (moment, sent) = (process.moment(), after.sent.unwrap());
+    process.workers[1].note(&sent.key, moment);
 
     for worker in [0, 1] {
         process.request(worker, 2, call(&[("x-api-key", "bot-key")]));
@@ -545,7 +546,7 @@ fn a_server_that_refuses_every_token_does_not_cause_an_exchange_a_request() {
         process.answer(&mut |callout| other.answer(callout));
         match process.verdict() {
             Verdict::Forward(_, after) => {
-                process.workers[0].response(&after, &refused(), process.now);
+                process.responds(0, 1, &after, &refused());
             }
             verdict => panic!("{verdict:?}"),
         }

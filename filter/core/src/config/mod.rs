@@ -112,6 +112,18 @@ impl Config {
         clusters
     }
 
+    /// Whether anybody is known by the certificate of its connection.
+    pub fn reads_certificates(&self) -> bool {
+        let by_certificate = |caller: &Caller| matches!(caller.presents, Presents::Certificate(_));
+        self.authorization_server.as_ref().is_some_and(|server| server.reads_certificates)
+            || self.upgrades().any(|upgrade| upgrade.callers.iter().any(by_certificate))
+    }
+
+    /// Whether requests may have to be sent once more.
+    pub fn sends_again(&self) -> bool {
+        self.upgrades().next().is_some()
+    }
+
     /// The documents of other servers that requests will need.
     pub fn documents(&self) -> Vec<Job> {
         let trusted = self.endpoints().flat_map(|endpoint| &endpoint.rules.identity_providers);

@@ -14,7 +14,7 @@ pub use responses::{AfterResponse, ResponseEdits, Watch};
 use crate::digest::Key;
 use crate::error::Error;
 use crate::flow::{Flow, Moment};
-use crate::http::{Callout, Request};
+use crate::http::{Answer, Callout, Request};
 use crate::job::{Job, JobError, Value, Want};
 use crate::peers;
 use crate::reply::{Reply, Surface};
@@ -29,6 +29,8 @@ pub type StreamId = u32;
 
 /// How long a stream waits at most, in seconds.
 const STREAM_DEADLINE: u64 = 10;
+/// How long a request that is sent once more may take in all, in seconds.
+const RESEND_DEADLINE: u64 = 40;
 /// How long a body may take in all, in seconds, however steadily it grows.
 const BODY_DEADLINE: u64 = 30;
 /// How long a token request waits for keys, in seconds: a client's own patience is short.
@@ -79,6 +81,10 @@ pub enum Verdict {
     Forward(Edits, Box<AfterResponse>),
     /// Not upstream.
     Reply(Reply),
+    /// The answer of the upstream server goes on to the client.
+    Pass,
+    /// Another answer of the upstream server goes to the client in the place of the first.
+    Answer(Answer),
 }
 
 /// The state of one worker.

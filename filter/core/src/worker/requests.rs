@@ -336,11 +336,10 @@ async fn serve(
             accepted(ctx, site, &resource, &accept, &request, &token, passed).await
         }
         Purpose::Upgraded(upgrade) => {
-            let Upgraded { edits, key, made_at } =
-                upgrade::handle(ctx, site, upgrade, request).await?;
-            let token = Some((key, made_at));
-            let hide = vec!["www-authenticate".to_owned()];
-            let after = AfterResponse { token, hide, ..AfterResponse::default() };
+            let Upgraded { edits, sent } = upgrade::handle(ctx, site, upgrade, request).await?;
+            let hidden = ["www-authenticate", "dpop-nonce"].iter().filter(|_| sent.is_some());
+            let hide = hidden.map(|name| (*name).to_owned()).collect();
+            let after = AfterResponse { sent, hide, ..AfterResponse::default() };
             Ok(Verdict::Forward(edits, Box::new(after)))
         }
     }
@@ -373,6 +372,7 @@ async fn accepted(
         origin: origin.map(str::to_owned),
         token: swapped.token,
         spent: None,
+        sent: None,
         watch: Some(Watch {
             until: token.expires_at.saturating_add(server.endpoint.rules.skew),
             revocable: (token.jti.clone(), resource_server::origin(token), token.issued_at),

@@ -1,14 +1,19 @@
 //! Answers of the servers behind, on their way to the client.
 
-use super::{StreamId, Todo, Worker};
+use super::{Asker, RESEND_DEADLINE, StreamId, Todo, Worker};
 use crate::call::SESSION_HEADER;
 use crate::digest::Key;
+use crate::dpop_proof;
+use crate::flow::{self, Moment};
 use crate::grant::Spent;
 use crate::http::Headers;
+use crate::recovery::{self, Refusal, Resend};
 use crate::replay;
-use crate::reply::cors;
+use crate::reply::{Surface, cors};
 use crate::revocation::{self, Origin};
 use crate::session::OwnedHolder;
+use crate::upgrade::Sent;
+use std::rc::Rc;
 
 /// What is to be done with the answer of the upstream server.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +33,8 @@ pub struct AfterResponse {
     /// A grant that is to be released if the server issued nothing for it: the client did not prove
     /// itself there (401), or is to come again with a nonce of the server's (RFC 9449 §8).
     pub spent: Option<Spent>,
+    /// What a request to a resource that is upgraded for went with.
+    pub sent: Option<Rc<Sent>>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
 }
@@ -48,6 +55,8 @@ pub struct ResponseEdits {
     pub remove: Vec<String>,
     /// Header fields to set, after the removal.
     pub set: Vec<(&'static str, String)>,
+    /// Whether the answer is held until the stream is concluded.
+    pub hold: bool,
 }
 
 impl Worker {
@@ -83,16 +92,19 @@ impl Worker {
         todo
     }
 
-    /// The upstream server answered with `headers` a request that was forwarded with `after`, at `now`
-    /// (seconds since the epoch).
+    /// The upstream server answered with `headers` a request on `stream` that was forwarded with `after`.
     ///
-    /// A token that was refused is not used again, by any worker.
+    /// A token that was refused is not used again, by any worker. `resend` gives the request as it went, if
+    /// it can be sent once more.
     pub fn response(
         &mut self,
+        stream: StreamId,
         after: &AfterResponse,
         headers: &Headers,
-        now: u64,
+        resend: &mut dyn FnMut() -> Option<Resend>,
+        moment: Moment,
     ) -> (ResponseEdits, Vec<Todo>) {
+        let now = moment.now;
         let refused = headers.sole(":status") == Some(b"401");
         let mut edits = ResponseEdits::default();
         edits.remove.extend(after.hide.iter().cloned());
@@ -111,7 +123,46 @@ impl Worker {
             let _ = replay::release(&*self.site.store, kind, &name);
         }
         self.bind_session(after, headers, &mut edits, &mut todo);
+        if let Some(sent) = &after.sent {
+            edits.hold = self.recover(stream, sent, headers, resend, moment, &mut todo);
+        }
+        let todo = self.finish(todo);
         (edits, todo)
+    }
+
+    /// Sets about a request whose token was refused. `false` if nothing can be done: the answer goes on.
+    fn recover(
+        &mut self,
+        stream: StreamId,
+        sent: &Rc<Sent>,
+        headers: &Headers,
+        resend: &mut dyn FnMut() -> Option<Resend>,
+        moment: Moment,
+        todo: &mut Vec<Todo>,
+    ) -> bool {
+        if let Some(nonce) = dpop_proof::nonce(headers).filter(|_| sent.token.bound) {
+            self.site.keep_nonce(sent.upgrade.way, nonce);
+        }
+        let Some(refusal) = recovery::refusal(sent, headers) else {
+            return false;
+        };
+        todo.push(Todo::Count("upstream_refused", refusal.code()));
+        if refusal == Refusal::Token {
+            todo.extend(self.token_refused(&sent.key, sent.token.made_at, moment.now));
+        }
+        // What cannot be had anew goes on as it is, but for the user who must authenticate.
+        let request = match (&refusal, resend()) {
+            (Refusal::Authentication(_), _) => Resend::default(),
+            (_, Some(request)) => request,
+            (_, None) => return false,
+        };
+        let asker = Asker { surface: Surface::Upgrade, request_id: sent.request_id.clone() };
+        let (site, sent) = (self.site.clone(), sent.clone());
+        let again = |ctx| recovery::again(ctx, site, sent, refusal, request);
+        let step = flow::start(again, moment);
+        let deadline = moment.now.saturating_add(RESEND_DEADLINE);
+        self.step(stream, deadline, asker, step, moment, todo);
+        true
     }
 
     /// The client gets the server's session as one that only it can use. One that cannot be bound would

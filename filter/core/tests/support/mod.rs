@@ -11,7 +11,7 @@ use jagway_core::http::{Answer, CallFailed, Callout, Headers, Request};
 use jagway_core::signing::SigningKey;
 use jagway_core::site::Site;
 use jagway_core::store::Memory;
-use jagway_core::worker::{Run, StreamId, Todo, Verdict, Worker};
+use jagway_core::worker::{AfterResponse, ResponseEdits, Run, StreamId, Todo, Verdict, Worker};
 use p256::elliptic_curve::SecretKey;
 use p256::pkcs8::EncodePrivateKey;
 use serde_json::{Value, json};
@@ -183,21 +183,22 @@ pub fn answer(status: u16, body: &[u8]) -> Result<Answer, CallFailed> {
 /// How a stream went on.
 pub fn status(verdict: &Verdict) -> u16 {
     match verdict {
-        Verdict::Forward(..) => 0,
+        Verdict::Forward(..) | Verdict::Pass => 0,
         Verdict::Reply(reply) => reply.status,
+        Verdict::Answer(answer) => answer.status,
     }
 }
 
 pub fn body(verdict: &Verdict) -> Value {
     match verdict {
-        Verdict::Forward(..) => Value::Null,
         Verdict::Reply(reply) => serde_json::from_str(&reply.body).unwrap_or_default(),
+        _ => Value::Null,
     }
 }
 
 pub fn header<'a>(verdict: &'a Verdict, name: &str) -> Option<&'a str> {
     match verdict {
-        Verdict::Forward(..) => None,
+        Verdict::Forward(..) | Verdict::Pass | Verdict::Answer(_) => None,
         Verdict::Reply(reply) => {
             let mut fields = reply.headers.iter();
             fields.find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
@@ -308,6 +309,18 @@ impl Process {
             let todo = self.workers[worker].answered(&run, host(&callout), moment);
             self.perform(worker, todo);
         }
+    }
+
+    /// The server behind answers what `worker` forwarded on `stream`; nothing can be sent once more.
+    pub fn responds(
+        &mut self,
+        worker: usize,
+        stream: StreamId,
+        after: &AfterResponse,
+        headers: &Headers,
+    ) -> (ResponseEdits, Vec<Todo>) {
+        let moment = self.moment();
+        self.workers[worker].response(stream, after, headers, &mut || None, moment)
     }
 
     /// The one verdict there is.

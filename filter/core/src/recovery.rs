@@ -1,0 +1,189 @@
+//! What becomes of a request whose access token the server refuses, although its caller's credential is good
+//! (RFC 6750 §3.1, RFC 9470 §3, RFC 9449 §9): it is sent once more, with a token that may do better.
+
+use crate::challenge::{self, Scheme};
+use crate::dpop_proof;
+use crate::error::Error;
+use crate::flow::Ctx;
+use crate::http::{Answer, Callout, Headers, MAX_ANSWER};
+use crate::job::JobError;
+use crate::secret::Secret;
+use crate::site::Site;
+use crate::upgrade::{self, Sent};
+use crate::worker::Verdict;
+use std::rc::Rc;
+
+/// Largest request body that is kept to be sent once more, in bytes.
+pub const MAX_KEPT: usize = 64 * 1024;
+/// Longest time the answer to a request that is sent once more may take, in milliseconds.
+const TIMEOUT: u32 = 30_000;
+
+/// A request as it went upstream, after all that Envoy and other filters made of it.
+#[derive(Default)]
+pub struct Resend {
+    /// The Envoy cluster that it went to.
+    pub cluster: String,
+    /// Its head.
+    pub headers: Headers,
+    /// Its body, all of it.
+    pub body: Vec<u8>,
+}
+
+/// Why a server refused a request, as far as something can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The token is good no longer.
+    Token,
+    /// The proof needs a nonce, which is known by now.
+    Nonce,
+    /// The token's scope is too narrow; this one, which we may ask for, would do.
+    Scope(String),
+    /// The user has to authenticate again, or better: a new token would not help.
+    Authentication(JobError),
+}
+
+impl Refusal {
+    /// Stable code for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Nonce => "nonce",
+            Self::Scope(_) => "scope",
+            Self::Authentication(_) => "authentication",
+        }
+    }
+}
+
+/// Why the server refused what was `sent`, by the head of its answer; `None` if it did not, or nothing can be
+/// done.
+pub fn refusal(sent: &Sent, headers: &Headers) -> Option<Refusal> {
+    let status = headers.text(":status")?;
+    if status != "401" && status != "403" {
+        return None;
+    }
+    let challenges = challenge::read(headers);
+    let about = |error: &str| {
+        let mut ours = challenges.iter().filter(|challenge| challenge.scheme != Scheme::Other);
+        ours.find(|challenge| challenge.error() == Some(error))
+    };
+    if status == "403" {
+        let asked = about("insufficient_scope")?.scope()?;
+        return wider(sent, asked).map(Refusal::Scope);
+    }
+    if let Some(challenge) = about("insufficient_user_authentication") {
+        return Some(Refusal::Authentication(JobError::StepUp {
+            acr_values: challenge.acr_values().map(str::to_owned),
+            max_age: challenge.max_age(),
+        }));
+    }
+    let wants_nonce = sent.token.bound && about("use_dpop_nonce").is_some();
+    match wants_nonce && dpop_proof::nonce(headers).is_some() {
+        true => Some(Refusal::Nonce),
+        false => Some(Refusal::Token),
+    }
+}
+
+/// The union of what was granted and what is `asked` for, if that is more and the operator allows it.
+fn wider(sent: &Sent, asked: &str) -> Option<String> {
+    let has = |scope: &&str| sent.scope.split(' ').any(|other| other == *scope);
+    let more: Vec<&str> = asked.split(' ').filter(|scope| !has(scope)).collect();
+    let allowed = &sent.upgrade.step_up_scopes;
+    let may = !more.is_empty() && more.iter().all(|scope| allowed.iter().any(|one| one == scope));
+    may.then(|| format!("{} {}", sent.scope, more.join(" ")).trim_start().to_owned())
+}
+
+/// Sends a request once more, with another token or proof; its answer is the client's. If there is no other
+/// token to be had, the first answer goes on.
+///
+/// [`Error::Exchange`] if the caller is refused one, [`Error::Resend`] if the server does not answer or
+/// answers more than is read at once (256 KiB).
+pub async fn again(
+    ctx: Ctx,
+    site: Rc<Site>,
+    sent: Rc<Sent>,
+    refusal: Refusal,
+    resend: Resend,
+) -> Result<Verdict, Error> {
+    let token = match &refusal {
+        Refusal::Authentication(error) => return Err(Error::Exchange(error.clone())),
+        Refusal::Nonce => sent.token.clone(),
+        Refusal::Token => {
+            let (_, token) =
+                upgrade::token(&ctx, &site, &sent.upgrade, &sent.known, &sent.scope).await?;
+            if token.access_token.expose() == sent.token.access_token.expose() {
+                return Ok(Verdict::Pass);
+            }
+            token
+        }
+        Refusal::Scope(scope) => {
+            match upgrade::token(&ctx, &site, &sent.upgrade, &sent.known, scope).await {
+                Ok((_, token)) => {
+                    site.widen(sent.base, scope);
+                    token
+                }
+                // The server's own words say best what is missing.
+                Err(_) => return Ok(Verdict::Pass),
+            }
+        }
+    };
+    let credential =
+        upgrade::credential(&ctx, &site, &sent.upgrade, &sent.known, &token, &resend.headers);
+    let Some(callout) = callout(resend, credential) else {
+        return Ok(Verdict::Pass);
+    };
+    site.done("sent_again", format!("sent again resource={:?} {refusal:?}", sent.upgrade.resource));
+    let answer = ctx.call(callout).await.map_err(|_| Error::Resend)?;
+    if answer.body.len() > MAX_ANSWER {
+        return Err(Error::Resend);
+    }
+    Ok(Verdict::Answer(shown(answer)))
+}
+
+/// The request with `credential` in the place of its own. `None` if it has a method or a value that cannot be
+/// sent this way.
+fn callout(resend: Resend, credential: Vec<(String, Secret)>) -> Option<Callout> {
+    let methods = ["POST", "GET", "DELETE", "PUT", "PATCH"];
+    let method = resend.headers.text(":method")?;
+    let left_out = |name: &str| {
+        name.starts_with(':')
+            || name.starts_with("x-envoy-")
+            || matches!(name, "content-length" | "transfer-encoding" | "connection" | "expect")
+            || credential.iter().any(|(other, _)| other == name)
+    };
+    let mut headers = Vec::new();
+    for name in resend.headers.distinct() {
+        for value in resend.headers.all(name).filter(|_| !left_out(name)) {
+            let value = core::str::from_utf8(value).ok()?;
+            headers.push((name.to_owned().into(), Secret::new(value)));
+        }
+    }
+    headers.extend(credential.into_iter().map(|(name, value)| (name.into(), value)));
+    Some(Callout {
+        method: methods.into_iter().find(|known| *known == method)?,
+        authority: resend.headers.text(":authority")?.to_owned(),
+        path: resend.headers.text(":path")?.to_owned(),
+        cluster: resend.cluster,
+        headers,
+        body: Secret::new(String::from_utf8(resend.body).ok()?),
+        timeout: TIMEOUT,
+    })
+}
+
+/// What of an answer the client gets: no field of the connection, and no challenge, which would send it to an
+/// authorization server that is none of its business.
+fn shown(answer: Answer) -> Answer {
+    let hidden = |name: &str| {
+        name.starts_with(':')
+            || name.starts_with("x-envoy-")
+            || matches!(
+                name,
+                "content-length"
+                    | "transfer-encoding"
+                    | "connection"
+                    | "keep-alive"
+                    | "www-authenticate"
+                    | "dpop-nonce"
+            )
+    };
+    Answer { headers: answer.headers.without(hidden), ..answer }
+}
