@@ -121,7 +121,7 @@ impl Fault {
 }
 
 /// Signature algorithms offered (RFC 7518 §3.1, RFC 8037). No `none`, no HMAC: neither is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names are the registered ones")]
 pub enum Algorithm {
     RS256,

@@ -1,9 +1,8 @@
 //! From the document as written to the configuration as used: every check there is, at load.
 
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
-use super::{
-    Config, ConfigError, IdentityProvider, Party, Replay, document, raw, references, revocation,
-};
+use super::read::read;
+use super::{Config, IdentityProvider, Party, Replay, document, raw, references, revocation};
 use crate::jws::Algorithm;
 use crate::seal::Seal;
 use crate::secret::Secret;
@@ -18,11 +17,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     let Some(document) = document::parse(document) else {
         return fail("(document)", "is neither one JSON object nor a Struct");
     };
-    let document = serde_json::Value::Object(document);
-    let raw: raw::Document = serde_path_to_error::deserialize(document).map_err(|error| {
-        let path = error.path().to_string();
-        ConfigError { path, problem: without_values(&error.into_inner().to_string()) }
-    })?;
+    let raw: raw::Document = read(&serde_json::Value::Object(document))?;
     let reading = Reading {
         env,
         allow_http: raw.allow_insecure_http,
@@ -172,25 +167,4 @@ fn subjects(path: &str, raw: &raw::IdentityProvider) -> Result<SubjectRules> {
         email_domains: email_domains.clone(),
         groups: *groups,
     })
-}
-
-/// serde's words without the values they quote: one may be a secret that somebody wrote down.
-fn without_values(problem: &str) -> String {
-    let quotes_no_value = ["missing field", "unknown field", "duplicate field", "must be "];
-    if quotes_no_value.iter().any(|start| problem.starts_with(start)) {
-        return problem.to_owned();
-    }
-    match problem.rsplit_once(", expected ") {
-        Some((_, expected)) => {
-            let plain = match expected {
-                "u32" | "u64" => "a whole number",
-                "a sequence" => "a list",
-                "a map" => "an object",
-                expected if expected.starts_with("struct ") => "an object",
-                expected => expected,
-            };
-            format!("must be {plain}")
-        }
-        None => "is not of the form it must have".to_owned(),
-    }
 }

@@ -11,6 +11,7 @@ mod fields;
 mod guard;
 mod mcp;
 mod raw;
+mod read;
 mod reader;
 mod references;
 mod resources;
