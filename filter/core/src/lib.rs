@@ -44,6 +44,7 @@ pub mod confirmation;
 pub mod digest;
 pub mod discovery;
 pub mod dpop;
+pub mod dpop_proof;
 pub mod error;
 pub mod exchange;
 pub mod flow;

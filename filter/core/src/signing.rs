@@ -43,6 +43,16 @@ impl SigningKey {
         Some(key)
     }
 
+    /// The P-256 key with this private scalar, big-endian. Its `kid` is the RFC 7638 thumbprint.
+    ///
+    /// `None` if that is no scalar of the curve: zero, or not below its order.
+    pub fn from_p256_scalar(scalar: &[u8; 32]) -> Option<Self> {
+        let secret = p256::SecretKey::from_slice(scalar).ok()?;
+        let mut key = Self { kid: String::new(), key: Key::P256(Box::new(secret.into())) };
+        key.kid = key.thumbprint();
+        Some(key)
+    }
+
     /// The `kid` under which the public half is published.
     pub fn kid(&self) -> &str {
         &self.kid
@@ -69,7 +79,17 @@ impl SigningKey {
     ///
     /// ECDSA nonces are deterministic (RFC 6979), so a weak random source cannot leak the key.
     pub fn sign(&self, typ: &str, claims: &Value) -> String {
-        let header = json!({ "typ": typ, "alg": self.algorithm(), "kid": self.kid });
+        self.sign_under(typ, "kid", self.kid.as_str().into(), claims)
+    }
+
+    /// As [`SigningKey::sign`], with the public half itself in place of its `kid` (RFC 9449 §4.2): only
+    /// for a token that may bring its own key.
+    pub fn sign_with_jwk(&self, typ: &str, claims: &Value) -> String {
+        self.sign_under(typ, "jwk", self.required_members(), claims)
+    }
+
+    fn sign_under(&self, typ: &str, name: &str, key: Value, claims: &Value) -> String {
+        let header = json!({ "typ": typ, "alg": self.algorithm(), name: key });
         let header = base64url(header.to_string().as_bytes());
         let payload = base64url(claims.to_string().as_bytes());
         let input = format!("{header}.{payload}");
