@@ -32,6 +32,7 @@ pub mod access_token;
 pub mod authorization_details;
 pub mod backend;
 pub mod call;
+pub mod challenge;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;
