@@ -70,6 +70,7 @@ pub mod possession;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
+pub mod resource_discovery;
 pub mod resource_server;
 pub mod revocation;
 pub mod revocation_endpoints;
