@@ -16,16 +16,21 @@ const MAX_STALE: u64 = 24 * 3600;
 const METADATA_FRESH: u64 = 3600;
 /// How long a key set counts as fresh if its issuer does not say, in seconds.
 const KEYS_FRESH: u64 = 300;
+/// Where an authorization server says which profiles of grants it takes (ID-JAG §7.2).
+const GRANT_PROFILES: &str = "authorization_grant_profiles_supported";
 
-/// Where an authorization server's endpoints are.
+/// Where an authorization server's endpoints are, and which grants it says it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// `token_endpoint`.
     pub token_endpoint: Option<Url>,
     /// `jwks_uri`.
     pub jwks_uri: Option<Url>,
-    /// Whether it says that it takes ID-JAGs.
+    /// Whether `authorization_grant_profiles_supported` has the ID-JAG (ID-JAG §7.2).
     pub speaks_id_jag: bool,
+    /// Whether `grant_types_supported` has the JWT bearer grant (RFC 7523 §2.1). `None` if it is not
+    /// there: that should mean `authorization_code` and `implicit` (RFC 8414 §2), but many leave it out.
+    pub takes_jwt_bearer: Option<bool>,
 }
 
 impl Metadata {
@@ -45,14 +50,12 @@ impl Metadata {
             let same_host = url.origin() == party.issuer.origin();
             (same_host && (url.is_https() || party.allow_http)).then_some(url)
         };
-        let profiles = json::strings(&document, "authorization_grant_profiles_supported");
+        let lists = |name, value| Some(json::strings(&document, name).ok()??.contains(&value));
         Some(Self {
             token_endpoint: endpoint("token_endpoint"),
             jwks_uri: endpoint("jwks_uri"),
-            speaks_id_jag: profiles
-                .ok()
-                .flatten()
-                .is_some_and(|all| all.contains(&names::GRANT_PROFILE_ID_JAG)),
+            speaks_id_jag: lists(GRANT_PROFILES, names::GRANT_PROFILE_ID_JAG) == Some(true),
+            takes_jwt_bearer: lists("grant_types_supported", names::GRANT_JWT_BEARER),
         })
     }
 }
@@ -164,4 +167,50 @@ fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {
 pub fn max_age(answer: &Answer) -> Option<u64> {
     let header = answer.headers.text("cache-control")?;
     header.split(',').find_map(|directive| directive.trim().strip_prefix("max-age=")?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn grants(member: &str, value: serde_json::Value) -> (bool, Option<bool>) {
+        let issuer = "https://as.example";
+        let party = Party {
+            path: "as".into(),
+            issuer: Url::parse(issuer).unwrap(),
+            cluster: "as".into(),
+            token_endpoint: None,
+            jwks_uri: None,
+            allow_http: false,
+        };
+        let document = json!({ "issuer": issuer, member: value }).to_string();
+        let metadata = Metadata::parse(&party, document.as_bytes()).unwrap();
+        (metadata.speaks_id_jag, metadata.takes_jwt_bearer)
+    }
+
+    #[test]
+    fn a_server_says_which_grants_it_takes() {
+        let profile = names::GRANT_PROFILE_ID_JAG;
+        let bearer = names::GRANT_JWT_BEARER;
+        let types = "grant_types_supported";
+
+        assert_eq!(grants("x", json!(1)), (false, None));
+        assert_eq!(grants(GRANT_PROFILES, json!(["x", profile])), (true, None));
+        assert_eq!(grants(types, json!(["authorization_code", bearer])), (false, Some(true)));
+        assert_eq!(grants(types, json!(["authorization_code"])), (false, Some(false)));
+        assert_eq!(grants(types, json!([])), (false, Some(false)));
+    }
+
+    #[test]
+    fn a_list_of_grants_that_is_none_says_nothing() {
+        for value in
+            [json!(null), json!(true), json!([1]), json!({}), json!([names::GRANT_JWT_BEARER, 1])]
+        {
+            assert_eq!(grants("grant_types_supported", value.clone()), (false, None), "{value}");
+            assert_eq!(grants(GRANT_PROFILES, value.clone()), (false, None), "{value}");
+        }
+    }
 }

@@ -15,8 +15,9 @@
 //!   the server's own credential in, [`revocation`] takes tokens back before their time
 //!   ([`revocation_endpoints`], with [`security_event`] and [`global_token_revocation`]).
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
-//!   [`client_credential`] authenticates us, [`token_response`] reads the answer, [`discovery`] finds
-//!   endpoints and keys.
+//!   [`client_credential`] authenticates us, [`dpop_proof`] shows our key, [`token_response`] reads the
+//!   answer, [`discovery`] finds endpoints and keys, [`resource_discovery`] a resource's authorization
+//!   server, by its [`challenge`]; [`pauses`] spares a server that is down.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
@@ -66,12 +67,14 @@ pub mod limits;
 pub mod mcp;
 pub mod metadata;
 pub mod names;
+pub mod pauses;
 pub mod peers;
 pub mod possession;
 pub mod recovery;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
+pub mod resource_discovery;
 pub mod resource_server;
 pub mod revocation;
 pub mod revocation_endpoints;
