@@ -24,7 +24,7 @@
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
 //!   [`client_metadata`], which [`client_discovery`] fetches.
 //! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
-//!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
+//!   [`seal`], [`digest`], [`limits`], [`redis`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -65,6 +65,7 @@ pub mod metadata;
 pub mod names;
 pub mod peers;
 pub mod possession;
+pub mod redis;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
