@@ -17,6 +17,8 @@
 //! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
 //!   [`client_credential`] authenticates us, [`token_response`] reads the answer, [`discovery`] finds
 //!   endpoints and keys.
+//! * Refresh tokens that their provider renews: [`rotation`] gives each exchange its turn,
+//!   [`refresh_record`] is what the process remembers, [`redis`] what a fleet does.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
@@ -24,7 +26,7 @@
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
 //!   [`client_metadata`], which [`client_discovery`] fetches.
 //! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
-//!   [`seal`], [`digest`], [`limits`], [`redis`], [`site`], [`subject_id`].
+//!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -66,12 +68,14 @@ pub mod names;
 pub mod peers;
 pub mod possession;
 pub mod redis;
+pub mod refresh_record;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
 pub mod resource_server;
 pub mod revocation;
 pub mod revocation_endpoints;
+pub mod rotation;
 pub mod routes;
 pub mod seal;
 pub mod secret;
