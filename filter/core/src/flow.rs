@@ -28,6 +28,8 @@ pub enum Ask {
     Call(Callout),
     /// The result of a job that runs once for the whole process.
     Job(Job, Want),
+    /// The worker's next tick.
+    Pause,
 }
 
 /// The answer to an [`Ask`].
@@ -37,6 +39,8 @@ pub enum Told {
     Call(Result<Answer, CallFailed>),
     /// To [`Ask::Job`].
     Job(Result<Value, JobError>),
+    /// To [`Ask::Pause`].
+    Paused,
 }
 
 /// A journey that waits. Resuming consumes it, so a finished one cannot be resumed.
@@ -119,7 +123,7 @@ impl Ctx {
     pub async fn call(&self, callout: Callout) -> Result<Answer, CallFailed> {
         match self.ask(Ask::Call(callout)).await {
             Told::Call(answer) => answer,
-            Told::Job(_) => Err(CallFailed::NoAnswer),
+            Told::Job(_) | Told::Paused => Err(CallFailed::NoAnswer),
         }
     }
 
@@ -127,8 +131,13 @@ impl Ctx {
     pub async fn job(&self, job: Job, want: Want) -> Result<Value, JobError> {
         match self.ask(Ask::Job(job, want)).await {
             Told::Job(result) => result,
-            Told::Call(_) => Err(JobError::Unavailable),
+            Told::Call(_) | Told::Paused => Err(JobError::Unavailable),
         }
+    }
+
+    /// Waits for the worker's next tick, about a second. Whoever loops over this counts.
+    pub async fn pause(&self) {
+        let _ = self.ask(Ask::Pause).await;
     }
 
     async fn ask(&self, ask: Ask) -> Told {

@@ -18,6 +18,10 @@
 //!   [`client_credential`] authenticates us, [`dpop_proof`] shows our key, [`token_response`] reads the
 //!   answer, [`discovery`] finds endpoints and keys, [`resource_discovery`] a resource's authorization
 //!   server, by its [`challenge`]; [`pauses`] spares a server that is down.
+//!   [`client_credential`] authenticates us, [`token_response`] reads the answer, [`discovery`] finds
+//!   endpoints and keys.
+//! * Refresh tokens that their provider renews: [`rotation`] gives each exchange its turn,
+//!   [`refresh_record`] is what the process remembers, [`redis`] what a fleet does.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
@@ -71,6 +75,8 @@ pub mod pauses;
 pub mod peers;
 pub mod possession;
 pub mod recovery;
+pub mod redis;
+pub mod refresh_record;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
@@ -78,6 +84,7 @@ pub mod resource_discovery;
 pub mod resource_server;
 pub mod revocation;
 pub mod revocation_endpoints;
+pub mod rotation;
 pub mod routes;
 pub mod seal;
 pub mod secret;

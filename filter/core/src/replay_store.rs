@@ -1,90 +1,32 @@
-//! Single use across a whole fleet: a Redis that every proxy reaches over HTTP, through webdis or
-//! through a REST front of Upstash's kind.
+//! Single use across a whole fleet: a Redis that every proxy reaches over HTTP.
 //!
 //! One command decides: `SET key 1 NX PX milliseconds`. Whoever sets is first. No answer is no
 //! permission.
 
 use crate::digest::{Key, base64url};
-use crate::http::{Answer, Callout, MAX_ANSWER, Url};
-use crate::json;
-use crate::names;
+use crate::http::{Answer, Callout};
+pub use crate::redis::{Front, Redis as ReplayStore};
 use crate::replay::Spend;
-use crate::secret::Secret;
-use serde_json::{Value, json};
-
-/// How the Redis is reached.
-#[derive(Debug)]
-pub struct ReplayStore {
-    /// Where the cluster stands in the configuration, for the log.
-    pub path: String,
-    /// The Envoy cluster.
-    pub cluster: String,
-    /// Longest time an answer may take, in milliseconds.
-    pub timeout: u32,
-    /// What speaks HTTP there.
-    pub front: Front,
-}
-
-/// What speaks HTTP in front of the Redis.
-#[derive(Debug)]
-pub enum Front {
-    /// webdis, with this `Authorization` if it asks for one.
-    Webdis(Option<Secret>),
-    /// A REST front of Upstash's kind, at this URL, with this bearer token.
-    Rest(Url, Secret),
-}
 
 impl ReplayStore {
     /// Asks to be the first under `key`, to be remembered for `life` seconds.
     pub fn request(&self, key: &Key, life: u64) -> Callout {
         let name = format!("jagway:{}", base64url(key));
         let life = life.saturating_mul(1000).to_string();
-        let command = ["SET", &name, "1", "NX", "PX", &life];
-        let (authority, path, body, authorization) = match &self.front {
-            Front::Webdis(authorization) => {
-                ("webdis", "/", command.join("/"), authorization.clone())
-            }
-            Front::Rest(url, token) => {
-                let bearer = Secret::new(format!("Bearer {}", token.expose()));
-                let body = json!(command).to_string();
-                (url.authority(), url.path_and_query(), body, Some(bearer))
-            }
-        };
-        let mut headers = vec![("content-type".into(), Secret::new(names::JSON))];
-        headers.extend(authorization.map(|value| ("authorization".into(), value)));
-        Callout {
-            cluster: self.cluster.clone(),
-            method: "POST",
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-            headers,
-            body: Secret::new(body),
-            timeout: self.timeout,
-        }
+        self.command(&["SET", &name, "1", "NX", "PX", &life])
     }
 
-    /// Reads the answer: webdis' `{"SET":[true,"OK"]}` or `{"SET":null}`, the REST front's
-    /// `{"result":"OK"}` or `{"result":null}`. `None` for any other: nobody knows.
+    /// Reads the answer to [`ReplayStore::request`]. `None`: nobody knows.
     pub fn response(&self, answer: &Answer) -> Option<Spend> {
-        if answer.status != 200 || answer.body.len() > MAX_ANSWER {
-            return None;
-        }
-        let (member, set) = match &self.front {
-            Front::Webdis(_) => ("SET", json!([true, "OK"])),
-            Front::Rest(..) => ("result", json!("OK")),
-        };
-        match json::object(&answer.body)?.get(member)? {
-            Value::Null => Some(Spend::Again),
-            value if *value == set => Some(Spend::First),
-            _ => None,
-        }
+        Some(if self.was_set(answer)? { Spend::First } else { Spend::Again })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Headers;
+    use crate::http::{Headers, Url};
+    use crate::secret::Secret;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 

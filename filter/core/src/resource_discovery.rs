@@ -143,6 +143,6 @@ pub async fn fetch(
 /// A GET of `resource` as an MCP client sends it, without credentials.
 fn probe(cluster: &str, resource: &Url) -> Callout {
     let mut callout = Callout::get_json(cluster, resource);
-    callout.headers = vec![("accept", Secret::new("application/json, text/event-stream"))];
+    callout.headers = vec![("accept".into(), Secret::new("application/json, text/event-stream"))];
     callout
 }

@@ -142,6 +142,7 @@ impl Worker {
                 self.job_done(&job, Err(JobError::Unavailable), moment, &mut todo);
             }
         }
+        self.resume_paused(moment, &mut todo);
         self.look_again(|_| true, moment, &mut todo);
         // The first look is the warm-up's.
         if self.look_at > 0 && now >= self.look_at {
@@ -158,6 +159,33 @@ impl Worker {
             }
         }
         self.finish(todo)
+    }
+
+    /// Resumes every stream and job that pauses, each once: it may pause again, until the next tick.
+    fn resume_paused(&mut self, moment: Moment, todo: &mut Vec<Todo>) {
+        let pauses = |stream: &Stream| matches!(stream.state, State::Pausing(_));
+        let streams = self.streams.iter().filter(|(_, stream)| pauses(stream));
+        for id in streams.map(|(id, _)| *id).collect::<Vec<_>>() {
+            match self.streams.remove(&id) {
+                Some(Stream { deadline, asker, state: State::Pausing(flow) }) => {
+                    let step = flow.resume(Told::Paused, moment);
+                    self.step(id, deadline, asker, step, moment, todo);
+                }
+                Some(other) => drop(self.streams.insert(id, other)),
+                None => {}
+            }
+        }
+        let jobs = self.jobs.iter().filter(|(_, job)| matches!(job.on, Waits::Pausing(_)));
+        for key in jobs.map(|(key, _)| *key).collect::<Vec<_>>() {
+            match self.jobs.remove(&key) {
+                Some(Running { job, number, deadline, on: Waits::Pausing(flow) }) => {
+                    let step = flow.resume(Told::Paused, moment);
+                    self.job_step(job, (number, deadline), step, moment, todo);
+                }
+                Some(other) => drop(self.jobs.insert(key, other)),
+                None => {}
+            }
+        }
     }
 
     /// Takes a job's flow as far as it goes.
@@ -180,6 +208,11 @@ impl Worker {
                     todo.push(Todo::Dispatch(Run { key: Some(key), number }, callout));
                     let on = Waits::ForAnswer(flow);
                     self.jobs.insert(key, Running { job, number, deadline, on });
+                    return;
+                }
+                Step::Ask(Ask::Pause, flow) => {
+                    let on = Waits::Pausing(flow);
+                    self.jobs.insert(job.key(), Running { job, number, deadline, on });
                     return;
                 }
                 Step::Ask(Ask::Job(other, want), flow) => {
@@ -301,5 +334,81 @@ impl Worker {
                 Some(Err(JobError::Unavailable))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::flow::Ctx;
+    use crate::http::{Callout, Url};
+    use crate::site::Site;
+    use crate::store::Memory;
+    use crate::worker::{Asker, Verdict};
+    use std::rc::Rc;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const CONFIG: &str = r#"{
+        "identity_providers": { "acme": {
+            "issuer": "https://idp.example", "cluster": "cluster",
+            "client": { "id": "a", "secret": { "env": "A" } }
+        } },
+        "resources": [{ "resource": "https://mcp.example/a", "upgrade": {
+            "url": "https://in.example/a", "identity_provider": "acme", "scopes": ["a"],
+            "authorization_server": {
+                "issuer": "https://as.example", "cluster": "cluster",
+                "client": { "id": "a", "secret": { "env": "A" } }
+            },
+            "callers": [{ "id_token": {} }]
+        } }]
+    }"#;
+    const AT: Moment = Moment { now: 1_000, entropy: [7; 32] };
+
+    /// Waits for two ticks, then makes a request.
+    async fn waits(ctx: Ctx, url: Url) {
+        ctx.pause().await;
+        ctx.pause().await;
+        let _ = ctx.call(Callout::get_json("cluster", &url)).await;
+    }
+
+    fn dispatches(todo: &[Todo]) -> usize {
+        todo.iter().filter(|todo| matches!(todo, Todo::Dispatch(..))).count()
+    }
+
+    #[test]
+    fn what_pauses_goes_on_at_the_next_tick_and_may_pause_again() {
+        let config = Config::parse(CONFIG.as_bytes(), &|_| Some("secret".to_owned())).unwrap();
+        let own = config.documents().remove(0);
+        let mut worker = Worker::new(Rc::new(Site::new(config, Rc::new(Memory::default()))), 1);
+        let url = Url::parse("https://idp.example/").unwrap();
+        let (of_job, of_stream) = (url.clone(), url);
+        let job = flow::start(
+            |ctx| async move {
+                waits(ctx, of_job).await;
+                Err(JobError::Unavailable)
+            },
+            AT,
+        );
+        let stream = flow::start(
+            |ctx| async move {
+                waits(ctx, of_stream).await;
+                Err::<Verdict, _>(Error::NotFound)
+            },
+            AT,
+        );
+        let asker = Asker { surface: crate::reply::Surface::Other, request_id: String::new() };
+        let mut todo = Vec::new();
+
+        worker.job_step(own, (1, 1_020), job, AT, &mut todo);
+        worker.step(5, 1_010, asker, stream, AT, &mut todo);
+        let first = worker.tick(Moment { now: 1_001, ..AT });
+        let second = worker.tick(Moment { now: 1_002, ..AT });
+        let turn = worker.turn(Moment { now: 1_002, ..AT });
+        let third = worker.tick(Moment { now: 1_003, ..AT });
+
+        assert!(todo.is_empty() && first.is_empty() && third.is_empty());
+        assert_eq!((dispatches(&second), dispatches(&turn)), (1, 1));
     }
 }

@@ -130,6 +130,8 @@ enum State {
     Waiting(Job, Want, Flow<Result<Verdict, Error>>),
     /// For the answer to a request of its own, of this number.
     Calling(u64, Flow<Result<Verdict, Error>>),
+    /// Until the next tick.
+    Pausing(Flow<Result<Verdict, Error>>),
 }
 
 struct Running {
@@ -142,6 +144,7 @@ struct Running {
 enum Waits {
     ForAnswer(Flow<Result<Value, JobError>>),
     ForJob(Job, Want, Flow<Result<Value, JobError>>),
+    Pausing(Flow<Result<Value, JobError>>),
 }
 
 impl Worker {

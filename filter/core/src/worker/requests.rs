@@ -190,6 +190,11 @@ impl Worker {
                     }
                     return;
                 }
+                Step::Ask(Ask::Pause, flow) => {
+                    let state = State::Pausing(flow);
+                    self.hold(id, Stream { deadline, asker, state }, todo);
+                    return;
+                }
                 Step::Ask(Ask::Job(job, want), flow) => match self.look(&job, want, moment, todo) {
                     Some(result) => flow.resume(Told::Job(result), moment),
                     None => {
