@@ -3,11 +3,17 @@
 // refresh tokens, ID tokens, keys and discovery are the library's own.
 //
 // In:  { port, clients: [{ id, secret, redirect_uri,
-//          id_jag: { "<issuer of a Resource AS>": { client_id, resources: [..], scopes: [..] } } }],
-//        users?: { name: claims }, alg?: "ES256" | "RS256", id_token_ttl?: seconds }
-// Out: { issuer, jwks_uri, token_endpoint }, then serves until stdin closes.
+//          id_jag: { "<issuer of a Resource AS>": { client_id, resources: [..], scopes: [..] } },
+//          metadata?: { .. RFC 7591, over what is registered otherwise .. } }],
+//        users?: { name: claims }, alg?: "ES256" | "RS256", id_token_ttl?: seconds,
+//        tls?: { cert, key } in PEM, features?: { .. the library's .. },
+//        interval?: seconds between two questions of a device (RFC 8628 §3.2),
+//        rotate?: true to give a new refresh token for one that is exchanged }
+// Out: { issuer, jwks_uri, token_endpoint }, then serves until stdin closes; { revoked: true } for each refresh
+//      token that is revoked.
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { SignJWT, createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify } from 'jose';
 import { Provider, errors } from 'oidc-provider';
 import { input, say, serveUntilStdinCloses } from './part.mjs';
@@ -24,12 +30,13 @@ const jwk = async (key) => ({ ...(await exportJWK(key)), alg, kid, use: 'sig' })
 const ourKeys = createLocalJWKSet({ keys: [await jwk(publicKey)] });
 
 // Listen first: the issuer holds the port, and the port may be 0 (any).
-const server = createServer();
+const server = input.tls ? createTlsServer(input.tls) : createServer();
 await new Promise((up, down) => server.once('error', down).listen(input.port ?? 0, '127.0.0.1', up));
-const issuer = `http://127.0.0.1:${server.address().port}`;
+const issuer = `http${input.tls ? 's' : ''}://127.0.0.1:${server.address().port}`;
 
+const methods = input.clients.flatMap(({ metadata }) => metadata?.token_endpoint_auth_method ?? []);
 const provider = new Provider(issuer, {
-  clients: input.clients.map(({ id, secret, redirect_uri }) => ({
+  clients: input.clients.map(({ id, secret, redirect_uri, metadata }) => ({
     client_id: id,
     client_secret: secret,
     redirect_uris: [redirect_uri],
@@ -37,13 +44,14 @@ const provider = new Provider(issuer, {
     token_endpoint_auth_method: 'client_secret_basic', // the library takes _post from the same client
     id_token_signed_response_alg: alg,
     require_auth_time: true, // as an upgrade policy may want to know how fresh the login is
+    ...metadata,
   })),
   jwks: { keys: [await jwk(privateKey)] },
-  clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', ...methods],
   claims: { openid: ['sub'], email: ['email'] },
   conformIdTokenClaims: false, // email in the ID token, not only at userinfo
   cookies: { keys: [randomUUID()] },
-  features: { devInteractions: { enabled: true }, resourceIndicators: { enabled: false } },
+  features: { devInteractions: { enabled: true }, resourceIndicators: { enabled: false }, ...input.features },
   findAccount: (_, id) => Object.hasOwn(users, id)
     ? { accountId: id, claims: () => ({ sub: id, ...users[id] }) }
     : undefined,
@@ -105,7 +113,16 @@ async function tokenExchange(ctx) {
     .sign(privateKey);
   // The library has set Cache-Control: no-store already.
   ctx.body = { issued_token_type: ID_JAG, access_token: idJag, token_type: 'N_A', scope, expires_in: 300 };
+  if (input.rotate && kind.endsWith('refresh_token')) ctx.body.refresh_token = await rotated(params.subject_token, client);
 }
+
+async function rotated(token, client) {
+  const old = await provider.RefreshToken.find(token);
+  const { accountId, authTime, grantId, gty, scope } = old;
+  await old.destroy();
+  return new provider.RefreshToken({ accountId, authTime, client, grantId, gty, scope }).save();
+}
+
 provider.registerGrantType(
   TOKEN_EXCHANGE,
   tokenExchange,
@@ -113,6 +130,14 @@ provider.registerGrantType(
   ['resource'], // may repeat (RFC 8707)
 );
 
+if (input.interval) {
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route === 'device_authorization' && ctx.status === 200) ctx.body.interval = input.interval;
+  });
+}
+
+provider.on('grant.revoked', () => say({ revoked: true }));
 provider.on('server_error', (_, error) => console.error(error));
 provider.on('grant.error', (_, error) => console.error(`idp: ${error.message}: ${error.error_description ?? ''} ${error.error_detail ?? ''}`));
 server.on('request', provider.callback());
