@@ -5,18 +5,17 @@
 //! goes nowhere.
 
 use crate::access_token::AccessToken;
-use crate::client_credential::token_request;
 use crate::config::{
     Accept, AuthorizationServer, BackendAs, Credential, Holder, IdentityHeader, Resource,
 };
 use crate::digest::{Key, base64url, of_fields};
-use crate::discovery::{no_answer, token_endpoint};
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::job::{Job, JobError, Value, Want};
 use crate::names;
 use crate::secret::Secret;
 use crate::site::{Site, Token};
+use crate::token_call;
 use crate::token_response::{self, Granted, error_code, success};
 use serde_json::json;
 use std::rc::Rc;
@@ -198,7 +197,6 @@ fn key(backend: &BackendAs, token: &AccessToken) -> Key {
 /// Gets the token: a client credentials grant, or an exchange of the JWT that names the user.
 pub async fn run(ctx: Ctx, site: Rc<Site>, fetch: Rc<Fetch>) -> Result<Value, JobError> {
     let BackendAs { party, client, scope, resource, .. } = &*fetch.backend;
-    let endpoint = token_endpoint(&ctx, &site, party).await?;
     let mut fields = match &fetch.subject_token {
         None => vec![("grant_type", names::GRANT_CLIENT_CREDENTIALS)],
         Some(token) => vec![
@@ -212,9 +210,7 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, fetch: Rc<Fetch>) -> Result<Value, Jo
         fields.push(("scope", scope));
     }
     fields.extend(resource.iter().map(|url| ("resource", url.as_str())));
-    let (now, random) = (ctx.now(), ctx.random());
-    let callout = token_request(party, &endpoint, client, &fields, now, &random);
-    let answer = ctx.call(callout).await.map_err(|failed| no_answer(&site, party, failed))?;
+    let answer = token_call::post(&ctx, &site, party, client, &fields, None).await?;
 
     let granted = success(&answer).and_then(|body| Granted::bearer(&body));
     let value = granted.map(|granted| granted.to_value(ctx.now(), MAX_AGE, ctx.random()[0]));

@@ -1,6 +1,6 @@
 //! Reading other servers' metadata and key sets (RFC 8414 §3, OpenID Connect Discovery §4, RFC 7517).
 
-use crate::config::{Discovery, Party};
+use crate::config::Party;
 use crate::flow::Ctx;
 use crate::http::{Answer, CallFailed, Callout, MAX_ANSWER, Url};
 use crate::job::{JobError, Value};
@@ -31,6 +31,8 @@ pub struct Metadata {
     /// Whether `grant_types_supported` has the JWT bearer grant (RFC 7523 §2.1). `None` if it is not
     /// there: that should mean `authorization_code` and `implicit` (RFC 8414 §2), but many leave it out.
     pub takes_jwt_bearer: Option<bool>,
+    /// Whether it has the grant for JWTs that are bound to a key.
+    pub takes_jwt_dpop: bool,
 }
 
 impl Metadata {
@@ -56,6 +58,7 @@ impl Metadata {
             jwks_uri: endpoint("jwks_uri"),
             speaks_id_jag: lists(GRANT_PROFILES, names::GRANT_PROFILE_ID_JAG) == Some(true),
             takes_jwt_bearer: lists("grant_types_supported", names::GRANT_JWT_BEARER),
+            takes_jwt_dpop: lists("grant_types_supported", names::GRANT_JWT_DPOP) == Some(true),
         })
     }
 }
@@ -107,15 +110,6 @@ pub async fn fetch_keys(ctx: Ctx, site: Rc<Site>, party: Rc<Party>) -> Result<Va
     Ok(value(ctx.now(), answer.body, fresh))
 }
 
-/// Asks a resource who its authorization server is.
-pub async fn fetch_resource(
-    _ctx: Ctx,
-    _site: Rc<Site>,
-    _discovery: Rc<Discovery>,
-) -> Result<Value, JobError> {
-    Err(JobError::Misconfigured)
-}
-
 /// The token endpoint of `party`: configured, or discovered.
 pub async fn token_endpoint(ctx: &Ctx, site: &Site, party: &Rc<Party>) -> Result<Url, JobError> {
     if let Some(url) = &party.token_endpoint {
@@ -154,7 +148,8 @@ pub fn no_answer(site: &Site, party: &Party, failed: CallFailed) -> JobError {
     JobError::Unavailable
 }
 
-fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {
+/// A document got at `now`, as workers share it: fresh for so many seconds, usable for a day.
+pub fn value(now: u64, data: Vec<u8>, fresh: u64) -> Value {
     Value {
         data,
         made_at: now,

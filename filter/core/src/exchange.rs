@@ -1,19 +1,29 @@
 //! The whole way from a subject to an access token: both legs of EMA, run once per process.
 
 use crate::caller::{Known, SubjectToken};
-use crate::config::{Actor, Ema, ResourceAs, Upgrade};
+use crate::client_credential;
+use crate::config::{Actor, Bound, Ema, ResourceAs, Upgrade};
 use crate::digest::{Key, of_fields};
+use crate::discovery::token_endpoint;
+use crate::dpop_proof::ProofKey;
 use crate::flow::Ctx;
 use crate::http::Answer;
 use crate::job::{Job, JobError, Value, Want};
+use crate::json;
 use crate::jwt_bearer;
 use crate::names;
+use crate::refresh_record::{Place, Record};
+use crate::rotation::Rotation;
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::token_call;
-use crate::token_exchange::{self, Assertion, Expected, Typed};
+use crate::token_exchange::{self, Assertion, Expected, Typed, decoded};
 use crate::token_response::{Granted, error_code, success};
+use crate::upgrade;
 use std::rc::Rc;
+
+/// Longest refresh token that is taken in the place of another.
+const MAX_REFRESH_TOKEN: usize = 8 * 1024;
 
 /// One caller's way to one resource.
 pub struct Exchange {
@@ -60,10 +70,16 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
         record(&site, "client_credentials", &exchange, &server);
         return Ok(value(&ctx, &exchange, &granted));
     }
-    let result = match legs(&ctx, &site, &exchange, &server).await {
-        Err((Leg::Redemption, JobError::SubjectRejected)) => {
-            legs(&ctx, &site, &exchange, &server).await
+    let key = match upgrade.dpop {
+        Bound::No => None,
+        Bound::Preferred | Bound::Required => {
+            let key = upgrade::proof_key(&site, upgrade, &exchange.caller);
+            Some(key.ok_or(JobError::Unavailable)?)
         }
+    };
+    let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key };
+    let result = match legs(&way).await {
+        Err((Leg::Redemption, JobError::SubjectRejected)) => legs(&way).await,
         result => result,
     };
     match result {
@@ -120,71 +136,171 @@ enum Leg {
     Redemption,
 }
 
-async fn legs(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    exchange: &Exchange,
-    server: &ResourceAs,
-) -> Result<Granted, (Leg, JobError)> {
-    let assertion =
-        id_jag(ctx, site, exchange, server).await.map_err(|error| (Leg::Exchange, error))?;
-    redeemed(ctx, site, exchange, server, &assertion)
-        .await
-        .map_err(|error| (Leg::Redemption, error))
+/// All that both legs need.
+struct Way<'a> {
+    ctx: &'a Ctx,
+    site: &'a Rc<Site>,
+    exchange: &'a Exchange,
+    server: &'a ResourceAs,
+    key: Option<ProofKey>,
+}
+
+impl Way<'_> {
+    async fn at_provider(
+        &self,
+        fields: &[(&str, &str)],
+        key: Option<&ProofKey>,
+    ) -> Result<Answer, JobError> {
+        let upgrade = &self.exchange.upgrade;
+        let (party, client) = (&upgrade.identity_provider.party, &upgrade.idp_client);
+        token_call::post(self.ctx, self.site, party, client, fields, key).await
+    }
+
+    fn at_fault(&self, answer: &Answer, error: JobError) -> JobError {
+        let issuer = &self.exchange.upgrade.identity_provider.party.issuer;
+        let (status, code) = (answer.status, error_code(answer));
+        self.site.warn(format!("token exchange at {issuer:?}: {status} {code}: {error:?}"));
+        error
+    }
+}
+
+async fn legs(way: &Way<'_>) -> Result<Granted, (Leg, JobError)> {
+    let assertion = id_jag(way).await.map_err(|error| (Leg::Exchange, error))?;
+    redeemed(way, &assertion).await.map_err(|error| (Leg::Redemption, error))
 }
 
 /// First leg: an ID-JAG for whatever stands for the caller.
-async fn id_jag(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    exchange: &Exchange,
-    server: &ResourceAs,
-) -> Result<Assertion, JobError> {
-    match &exchange.caller.subject {
-        SubjectToken::IdToken(token) => {
-            let subject = Typed { token: token.clone(), kind: names::TOKEN_TYPE_ID_TOKEN };
-            exchanged(ctx, site, exchange, server, &subject).await.map(|(assertion, _)| assertion)
-        }
-        SubjectToken::RefreshToken { original, .. } => {
-            let subject = Typed { token: original.clone(), kind: names::TOKEN_TYPE_REFRESH_TOKEN };
-            exchanged(ctx, site, exchange, server, &subject).await.map(|(assertion, _)| assertion)
+async fn id_jag(way: &Way<'_>) -> Result<Assertion, JobError> {
+    let exchange = way.exchange;
+    let typed = |token: &Secret, kind| Typed { token: token.clone(), kind };
+    let subject = match &exchange.caller.subject {
+        SubjectToken::IdToken(token) => typed(token, names::TOKEN_TYPE_ID_TOKEN),
+        SubjectToken::RefreshToken { original, presented } => {
+            return with_refresh_token(way, original, *presented).await;
         }
         SubjectToken::ClientCredentials(scope) => {
             let mut fields = vec![("grant_type", names::GRANT_CLIENT_CREDENTIALS)];
             if !scope.is_empty() {
                 fields.push(("scope", scope.as_str()));
             }
-            let answer = at_provider(ctx, site, exchange, &fields).await?;
+            let answer = way.at_provider(&fields, None).await?;
             let granted = success(&answer).and_then(|body| Granted::bearer(&body));
-            let granted = granted.map_err(|error| at_fault(site, exchange, &answer, error))?;
-            let token = granted.access_token;
-            let subject = Typed { token, kind: names::TOKEN_TYPE_ACCESS_TOKEN };
-            exchanged(ctx, site, exchange, server, &subject).await.map(|(assertion, _)| assertion)
+            let granted = granted.map_err(|error| way.at_fault(&answer, error))?;
+            typed(&granted.access_token, names::TOKEN_TYPE_ACCESS_TOKEN)
         }
+    };
+    exchanged(way, &subject, exchange.subject.as_deref()).await.0
+}
+
+/// As [`id_jag`], with the newest of what a refresh token became: one at a time, since providers that renew
+/// it take the old one for stolen.
+async fn with_refresh_token(
+    way: &Way<'_>,
+    original: &Secret,
+    presented: bool,
+) -> Result<Assertion, JobError> {
+    let (ctx, site, upgrade) = (way.ctx, way.site, &way.exchange.upgrade);
+    let provider = &upgrade.identity_provider;
+    // What takes time before a turn does not take of the turn.
+    token_endpoint(ctx, site, &provider.party).await?;
+    let place = if presented { Place::Presented } else { Place::Bound };
+    let client_id = &upgrade.idp_client.id;
+    let record = Record::new(provider.party.issuer.as_str(), client_id, original, place);
+    let redis = site.config.refresh_token_store.as_deref();
+    let rotation = Rotation { store: &*site.store, redis, record: &record };
+    let turn = rotation.begin(ctx).await;
+    let mut turn = turn.map_err(|fault| {
+        site.warn(format!("refresh token of {:?}: {}", way.exchange.caller.name, fault.code()));
+        JobError::Unavailable
+    })?;
+    let (mut used, mut renewed) = use_refresh_token(way, turn.token()).await;
+    if matches!(used, Err(JobError::SubjectRejected)) && turn.reload(ctx).await {
+        (used, renewed) = use_refresh_token(way, turn.token()).await;
+    }
+    if turn.end(ctx, renewed).await.is_err() {
+        let line = "a renewed refresh token is remembered by this process only";
+        site.warn(format!("{:?}: {line}", way.exchange.caller.name));
+    }
+    match used {
+        Ok(Used::Exchanged(assertion)) => Ok(assertion),
+        Ok(Used::Refreshed(id_token)) => {
+            let claims = decoded(id_token.expose()).map(|(_, claims)| claims).unwrap_or_default();
+            let subject = json::string(&claims, "sub").ok().flatten();
+            let typed = Typed { token: id_token, kind: names::TOKEN_TYPE_ID_TOKEN };
+            exchanged(way, &typed, subject).await.0
+        }
+        Err(JobError::SubjectRejected) => {
+            let line = "its refresh token is taken no longer: it has to be bound anew";
+            site.warn(format!("{:?}: {line}", way.exchange.caller.name));
+            Err(JobError::SubjectRejected)
+        }
+        Err(error) => Err(error),
     }
 }
 
-/// An ID-JAG for `subject`, and what a refresh token was replaced by.
+/// What a refresh token was good for.
+enum Used {
+    Exchanged(Assertion),
+    Refreshed(Secret),
+}
+
+/// One use of `token`: for an ID-JAG, or for an ID Token where the provider exchanges only these. Also
+/// what replaces it, whatever became of the use.
+async fn use_refresh_token(
+    way: &Way<'_>,
+    token: &Secret,
+) -> (Result<Used, JobError>, Option<Secret>) {
+    if !way.exchange.upgrade.identity_provider.exchange.refreshes_id_token {
+        let subject = Typed { token: token.clone(), kind: names::TOKEN_TYPE_REFRESH_TOKEN };
+        let (assertion, renewed) = exchanged(way, &subject, None).await;
+        return (assertion.map(Used::Exchanged), renewed);
+    }
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+    let answer = match way.at_provider(&fields, None).await {
+        Ok(answer) => answer,
+        Err(error) => return (Err(error), None),
+    };
+    let id_token = success(&answer).and_then(|body| {
+        let id_token = json::string(&body, "id_token").ok().flatten();
+        id_token.map(Secret::new).ok_or(JobError::BadAnswer)
+    });
+    let used = id_token.map(Used::Refreshed).map_err(|error| way.at_fault(&answer, error));
+    (used, renewed(&answer))
+}
+
+/// The refresh token that replaces the one that was used.
+fn renewed(answer: &Answer) -> Option<Secret> {
+    let body = success(answer).ok()?;
+    let token = json::string(&body, "refresh_token").ok().flatten()?;
+    let fits = !token.is_empty() && token.len() <= MAX_REFRESH_TOKEN;
+    fits.then(|| Secret::new(token))
+}
+
+/// An ID-JAG for `subject`, who is the user `about` if that is known; and what a refresh token was
+/// replaced by, which is so whatever is wrong with the rest.
 async fn exchanged(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    exchange: &Exchange,
-    server: &ResourceAs,
+    way: &Way<'_>,
     subject: &Typed,
-) -> Result<(Assertion, Option<Secret>), JobError> {
-    let upgrade = &exchange.upgrade;
-    let actor = actor(ctx, site, upgrade).await?;
-    let scope = &exchange.scope;
-    let fields = token_exchange::fields(upgrade, server, subject, actor.as_ref(), scope);
-    let answer = at_provider(ctx, site, exchange, &fields).await?;
+    about: Option<&str>,
+) -> (Result<Assertion, JobError>, Option<Secret>) {
+    let (ctx, site, upgrade) = (way.ctx, way.site, &way.exchange.upgrade);
+    let scope = &way.exchange.scope;
+    let answer = async {
+        let actor = actor(ctx, site, upgrade).await?;
+        let fields = token_exchange::fields(upgrade, way.server, subject, actor.as_ref(), scope);
+        way.at_provider(&fields, way.key.as_ref()).await
+    };
+    let answer = match answer.await {
+        Ok(answer) => answer,
+        Err(error) => return (Err(error), None),
+    };
+    let pairwise = upgrade.identity_provider.exchange.pairwise_subjects;
+    let key = way.key.as_ref();
     let expected = Expected {
         upgrade,
-        server,
-        subject: exchange
-            .subject
-            .as_deref()
-            .filter(|_| !upgrade.identity_provider.exchange.pairwise_subjects),
-        key: None,
+        server: way.server,
+        subject: about.filter(|_| !pairwise),
+        key: key.map(|key| (key.thumbprint(), upgrade.dpop == Bound::Preferred)),
         scope,
         now: ctx.now(),
     };
@@ -192,8 +308,7 @@ async fn exchanged(
     let assertion = token_exchange::response(&expected, &answer, &mut |line| {
         site.warn(format!("token exchange at {issuer:?}: {line}"));
     });
-    let assertion = assertion.map_err(|error| at_fault(site, exchange, &answer, error))?;
-    Ok((assertion, None))
+    (assertion.map_err(|error| way.at_fault(&answer, error)), renewed(&answer))
 }
 
 async fn actor(ctx: &Ctx, site: &Rc<Site>, upgrade: &Upgrade) -> Result<Option<Typed>, JobError> {
@@ -202,46 +317,47 @@ async fn actor(ctx: &Ctx, site: &Rc<Site>, upgrade: &Upgrade) -> Result<Option<T
         Some(Actor::Token(token, kind)) => Some(Typed { token: token.clone(), kind }),
         Some(Actor::ClientAssertion) => {
             let party = &upgrade.identity_provider.party;
-            let endpoint = crate::discovery::token_endpoint(ctx, site, party).await?;
+            let endpoint = token_endpoint(ctx, site, party).await?;
             let client = &upgrade.idp_client;
             // Another one than authenticates us: each counts once.
             let (now, random) = (ctx.now(), ctx.random());
-            let made = crate::client_credential::assertion(party, &endpoint, client, now, &random);
+            let made = client_credential::assertion(party, &endpoint, client, now, &random);
             Some(Typed { token: made.ok_or(JobError::Misconfigured)?, kind: names::TOKEN_TYPE_JWT })
         }
     })
 }
 
-async fn at_provider(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    exchange: &Exchange,
-    fields: &[(&str, &str)],
-) -> Result<Answer, JobError> {
-    let upgrade = &exchange.upgrade;
-    token_call::post(ctx, site, &upgrade.identity_provider.party, &upgrade.idp_client, fields).await
-}
-
-fn at_fault(site: &Site, exchange: &Exchange, answer: &Answer, error: JobError) -> JobError {
-    let issuer = &exchange.upgrade.identity_provider.party.issuer;
-    let (status, code) = (answer.status, error_code(answer));
-    site.warn(format!("token exchange at {issuer:?}: {status} {code}: {error:?}"));
-    error
-}
-
 /// Second leg: an access token for the ID-JAG.
-async fn redeemed(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    exchange: &Exchange,
-    server: &ResourceAs,
-    assertion: &Assertion,
-) -> Result<Granted, JobError> {
-    let upgrade = &exchange.upgrade;
-    let fields = jwt_bearer::fields(upgrade, assertion, &exchange.scope);
-    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields).await?;
-    let asked = assertion.scope.as_deref().unwrap_or(&exchange.scope);
-    granted(site, upgrade, server, asked, &answer)
+async fn redeemed(way: &Way<'_>, assertion: &Assertion) -> Result<Granted, JobError> {
+    let (ctx, site, server, upgrade) = (way.ctx, way.site, way.server, &way.exchange.upgrade);
+    let scope = &way.exchange.scope;
+    let mut grant = names::GRANT_JWT_BEARER;
+    if server.party.token_endpoint.is_none() {
+        let metadata = site.metadata(ctx, &server.party).await?;
+        if metadata.takes_jwt_bearer == Some(false) && !metadata.speaks_id_jag {
+            site.warn(format!("{:?} has no grant for ID-JAGs", server.party.issuer));
+            return Err(JobError::Misconfigured);
+        }
+        if way.key.is_some() && metadata.takes_jwt_dpop {
+            grant = names::GRANT_JWT_DPOP;
+        }
+    }
+    let fields = jwt_bearer::fields(upgrade, grant, assertion, scope);
+    let key = way.key.as_ref();
+    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
+    let granted =
+        granted(site, upgrade, server, assertion.scope.as_deref().unwrap_or(scope), &answer)?;
+    let is_expected = match upgrade.dpop {
+        Bound::No => !granted.bound,
+        Bound::Preferred => true,
+        Bound::Required => granted.bound,
+    };
+    if !is_expected {
+        let line = "the token is not bound to our key as `dpop` says";
+        site.warn(format!("redemption at {:?}: {line}", server.party.issuer));
+        return Err(JobError::BadAnswer);
+    }
+    Ok(granted)
 }
 
 fn granted(
@@ -275,9 +391,10 @@ async fn client_credentials(
     if !exchange.scope.is_empty() {
         fields.push(("scope", &exchange.scope));
     }
-    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields).await?;
+    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, None).await?;
     // It is not the caller who is refused here.
-    granted(site, upgrade, server, &exchange.scope, &answer).map_err(|error| match error {
+    let granted = granted(site, upgrade, server, &exchange.scope, &answer);
+    granted.map_err(|error| match error {
         JobError::SubjectRejected | JobError::StepUp { .. } => JobError::Misconfigured,
         error => error,
     })

@@ -108,6 +108,8 @@ impl core::fmt::Debug for Value {
 pub enum JobError {
     /// The other side is down, slow, or throttles us; or our own machinery is.
     Unavailable,
+    /// The other side is to be left alone for so many seconds.
+    Throttled(u64),
     /// The other side answered something that its standard does not allow.
     BadAnswer,
     /// The other side does not accept *us*: our credential, our registration.
@@ -136,6 +138,7 @@ impl JobError {
     pub fn remembered_for(&self) -> u64 {
         match self {
             Self::Unavailable | Self::BadAnswer => 2,
+            Self::Throttled(seconds) => (*seconds).min(60),
             Self::Misconfigured | Self::SubjectRejected => 5,
             Self::Forbidden | Self::StepUp { .. } => 10,
         }

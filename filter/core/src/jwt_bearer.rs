@@ -4,19 +4,18 @@ use crate::config::Upgrade;
 use crate::http::Answer;
 use crate::job::JobError;
 use crate::json;
-use crate::names;
 use crate::token_exchange::Assertion;
 use crate::token_response::{Granted, success, wider};
 
-/// Redeems `assertion` (ID-JAG §4.4). Resource and scope are in the ID-JAG; of a scope that is wider than
+/// Redeems `assertion` by the JWT bearer `grant` (ID-JAG §4.4), or the one for JWTs bound to a key. Resource and scope are in the ID-JAG; of a scope that is wider than
 /// was `asked` for, no more than that is wanted (RFC 7521 §4.1).
 pub fn fields<'a>(
     upgrade: &'a Upgrade,
+    grant: &'a str,
     assertion: &'a Assertion,
     asked: &'a str,
 ) -> Vec<(&'a str, &'a str)> {
-    let mut fields =
-        vec![("grant_type", names::GRANT_JWT_BEARER), ("assertion", assertion.token.expose())];
+    let mut fields = vec![("grant_type", grant), ("assertion", assertion.token.expose())];
     match (&*upgrade.redemption_scope, assertion.is_wider) {
         ("", false) => {}
         ("", true) => fields.push(("scope", asked)),

@@ -109,6 +109,10 @@ impl Reply {
             Error::MethodNotAllowed(allow) | Error::Mcp(mcp::Fault::MethodNotAllowed(allow)) => {
                 reply.headers.push(("allow", (*allow).to_owned()));
             }
+            Error::Exchange(JobError::Throttled(seconds))
+            | Error::Backend(JobError::Throttled(seconds)) => {
+                reply.headers.push(("retry-after", seconds.to_string()));
+            }
             Error::RateLimited => reply.headers.push(("retry-after", "60".to_owned())),
             _ if status == 503 => reply.headers.push(("retry-after", "5".to_owned())),
             _ => {}
@@ -221,7 +225,7 @@ fn words(error: &Error) -> Words {
             (403, "insufficient_scope", "the access token has not the scope that this needs")
         }
         Error::NoBackendCredential => (403, "access_denied", "nothing here is for this user"),
-        Error::Backend(JobError::Unavailable) => {
+        Error::Backend(JobError::Unavailable | JobError::Throttled(_)) => {
             (503, "temporarily_unavailable", "try again later")
         }
         Error::Backend(_) => (502, "bad_gateway", "the server behind gives no access"),
@@ -243,7 +247,7 @@ fn words(error: &Error) -> Words {
         Error::UnknownApiKey | Error::IdToken(_) | Error::Exchange(JobError::SubjectRejected) => {
             (401, "invalid_token", "the credential is not acceptable")
         }
-        Error::Exchange(JobError::Unavailable) => {
+        Error::Exchange(JobError::Unavailable | JobError::Throttled(_)) => {
             (503, "temporarily_unavailable", "try again later")
         }
         Error::Exchange(JobError::BadAnswer | JobError::Misconfigured) => {

@@ -2,17 +2,19 @@
 //! (RFC 9728; MCP, Authorization Server Discovery).
 
 use crate::challenge::{self, Scheme};
-use crate::config::Party;
-use crate::discovery::get;
+use crate::config::{Discovery, Party};
+use crate::discovery::{self, get};
 use crate::flow::Ctx;
 use crate::http::{Answer, Callout, Url};
-use crate::job::JobError;
+use crate::job::{JobError, Value};
 use crate::json;
 use crate::names;
 use crate::secret::Secret;
 use crate::site::Site;
-use serde_json::Value;
+use std::rc::Rc;
 
+/// How long a resource's word counts as fresh, in seconds.
+const FRESH: u64 = 300;
 /// How much of a document is repeated in the log: so many names, each of so many characters.
 const MOST_FOUND: (usize, usize) = (4, 200);
 
@@ -70,7 +72,7 @@ pub fn parse(resource: &Url, body: &[u8], allowed: &[&str]) -> Result<usize, Fau
     let document = json::object(body).ok_or(Fault::NotMetadata)?;
     let (longest, most) = (MOST_FOUND.1, MOST_FOUND.0);
     let cut = |text: &str| text.chars().take(longest).collect::<String>();
-    match document.get("resource").and_then(Value::as_str) {
+    match document.get("resource").and_then(|found| found.as_str()) {
         Some(found) if found == resource.as_str() => {}
         Some(found) => return Err(Fault::OtherResource(cut(found))),
         None => return Err(Fault::NotMetadata),
@@ -80,7 +82,7 @@ pub fn parse(resource: &Url, body: &[u8], allowed: &[&str]) -> Result<usize, Fau
         None => return Err(Fault::NoAllowedServer(Vec::new())),
         Some(servers) => servers.as_array().ok_or(Fault::NotMetadata)?,
     };
-    let servers: Option<Vec<&str>> = servers.iter().map(Value::as_str).collect();
+    let servers: Option<Vec<&str>> = servers.iter().map(|server| server.as_str()).collect();
     let servers = servers.ok_or(Fault::NotMetadata)?;
     let place = |server: &&str| allowed.iter().position(|allowed| allowed == server);
     servers
@@ -98,21 +100,17 @@ pub fn parse(resource: &Url, body: &[u8], allowed: &[&str]) -> Result<usize, Fau
 /// [`JobError::Unavailable`] if there is no answer now; [`JobError::Misconfigured`] if the resource has
 /// servers, but none of the `allowed`; [`JobError::BadAnswer`] if nothing of what came is its metadata.
 /// The log says which document, and what is wrong with it.
-pub async fn fetch(
-    ctx: &Ctx,
-    site: &Site,
-    cluster: &str,
-    resource: &Url,
-    allowed: &[&str],
-) -> Result<usize, JobError> {
+pub async fn fetch(ctx: &Ctx, site: &Site, discovery: &Discovery) -> Result<usize, JobError> {
+    let Discovery { path, cluster, resource, allowed } = discovery;
     let host = Party {
-        path: format!("resource {resource:?}"),
+        path: path.clone(),
         issuer: resource.clone(),
-        cluster: cluster.to_owned(),
+        cluster: cluster.clone(),
         token_endpoint: None,
         jwks_uri: None,
         allow_http: !resource.is_https(),
     };
+    let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
     let mut urls = vec![well_known(resource)];
     let root = resource.with_path(names::WELL_KNOWN_PROTECTED_RESOURCE);
     if !urls.contains(&root) {
@@ -123,7 +121,8 @@ pub async fn fetch(
         urls = vec![url];
     }
     for url in urls {
-        match get(ctx, site, &host, &url).await.map(|found| parse(resource, &found.body, allowed)) {
+        match get(ctx, site, &host, &url).await.map(|found| parse(resource, &found.body, &allowed))
+        {
             Ok(Ok(index)) => return Ok(index),
             Ok(Err(fault)) => {
                 site.warn(format!("metadata at {url:?}: {}: {fault:?}", fault.code()));
@@ -138,6 +137,13 @@ pub async fn fetch(
     }
     site.warn(format!("no metadata of resource {resource:?}"));
     Err(JobError::BadAnswer)
+}
+
+/// The issuer identifier of the authorization server that a resource names, as workers share it.
+pub async fn run(ctx: Ctx, site: Rc<Site>, discovery: Rc<Discovery>) -> Result<Value, JobError> {
+    let found = fetch(&ctx, &site, &discovery).await?;
+    let issuer = discovery.allowed.get(found).ok_or(JobError::BadAnswer)?;
+    Ok(discovery::value(ctx.now(), issuer.clone().into_bytes(), FRESH))
 }
 
 /// A GET of `resource` as an MCP client sends it, without credentials.

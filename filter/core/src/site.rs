@@ -107,6 +107,19 @@ impl Site {
         Ok(keep(&self.metadata, job.key(), &value, metadata))
     }
 
+    /// The metadata of `party`, fetched anew unless that was done a moment ago.
+    pub async fn newer_metadata(
+        &self,
+        ctx: &Ctx,
+        party: &Rc<Party>,
+    ) -> Result<Rc<Metadata>, JobError> {
+        let job = Job::Metadata(party.clone());
+        let made_at = cached(&self.metadata, &job.key(), ctx.now()).map_or(0, |(_, at)| at);
+        let value = ctx.job(job.clone(), Want::NewerThan(made_at)).await?;
+        let metadata = Metadata::parse(party, &value.data).ok_or(JobError::BadAnswer)?;
+        Ok(keep(&self.metadata, job.key(), &value, metadata))
+    }
+
     /// The key set of `party`, for a token of which `knows` says whether a set has its key. If the
     /// set at hand has not, a newer one is fetched: for the whole process at most once in 30 s, or in a
     /// second if the last one was new indeed.

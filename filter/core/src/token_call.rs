@@ -3,23 +3,109 @@
 use crate::client_credential::token_request;
 use crate::config::{Client, Party};
 use crate::discovery::{no_answer, token_endpoint};
+use crate::dpop_proof::{self, ProofKey};
 use crate::flow::Ctx;
-use crate::http::Answer;
+use crate::http::{Answer, Url};
 use crate::job::JobError;
+use crate::pauses;
+use crate::secret::Secret;
 use crate::site::Site;
+use crate::token_response::error_code;
 use std::rc::Rc;
 
 /// Posts `fields` to the token endpoint of `party`, authenticated as `client`, and waits for the answer,
-/// whatever it says.
+/// whatever it says. With a `key`, a proof of it goes along (RFC 9449 §5).
+///
+/// A server that throttles us or is down is left alone for a while, by all workers:
+/// [`JobError::Throttled`]. A proof that was refused is made once more, with the server's nonce if there is
+/// one (§8). An endpoint that is no longer where the metadata said is looked up anew, once.
 pub async fn post(
     ctx: &Ctx,
     site: &Rc<Site>,
     party: &Rc<Party>,
     client: &Client,
     fields: &[(&str, &str)],
+    key: Option<&ProofKey>,
 ) -> Result<Answer, JobError> {
-    let endpoint = token_endpoint(ctx, site, party).await?;
+    let place = pauses::place(party);
+    if let Some(left) = pauses::until(&*site.store, &place, ctx.now()) {
+        return Err(JobError::Throttled(left));
+    }
+    let mut endpoint = token_endpoint(ctx, site, party).await?;
+    let mut answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
+    if is_gone(answer.status) && party.token_endpoint.is_none() {
+        let newer = site.newer_metadata(ctx, party).await?.token_endpoint.clone();
+        if let Some(newer) = newer.filter(|newer| *newer != endpoint) {
+            endpoint = newer;
+            answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
+        }
+    }
+    if key.is_some() && wants_another_proof(&answer) {
+        answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
+    }
+    paced(ctx, site, party, &place, answer)
+}
+
+/// RFC 9110: nothing was done there.
+fn is_gone(status: u16) -> bool {
+    (300..400).contains(&status) || matches!(status, 404 | 405 | 410)
+}
+
+fn wants_another_proof(answer: &Answer) -> bool {
+    matches!(&*error_code(answer), "use_dpop_nonce" | "invalid_dpop_proof")
+        && matches!(answer.status, 400 | 401)
+}
+
+async fn once(
+    ctx: &Ctx,
+    site: &Rc<Site>,
+    party: &Party,
+    client: &Client,
+    endpoint: &Url,
+    fields: &[(&str, &str)],
+    key: Option<&ProofKey>,
+) -> Result<Answer, JobError> {
+    let nonces = party.document_key("nonce");
     let (now, random) = (ctx.now(), ctx.random());
-    let callout = token_request(party, &endpoint, client, fields, now, &random);
-    ctx.call(callout).await.map_err(|failed| no_answer(site, party, failed))
+    let mut callout = token_request(party, endpoint, client, fields, now, &random);
+    if let Some(key) = key {
+        let nonce = site.nonce(&nonces);
+        let proof = key.proof("POST", endpoint, now, &ctx.random(), None, nonce.as_deref());
+        callout.headers.push(("dpop".into(), Secret::new(proof)));
+    }
+    match ctx.call(callout).await {
+        Ok(answer) => {
+            if let Some(nonce) = dpop_proof::nonce(&answer.headers).filter(|_| key.is_some()) {
+                site.keep_nonce(nonces, nonce);
+            }
+            Ok(answer)
+        }
+        Err(failed) => {
+            let place = pauses::place(party);
+            // A store that fails keeps nothing back, which is no worse than before.
+            let _ = pauses::failed(&*site.store, &place, None, &ctx.random(), ctx.now());
+            Err(no_answer(site, party, failed))
+        }
+    }
+}
+
+/// Takes note of a server that is down, or up again.
+fn paced(
+    ctx: &Ctx,
+    site: &Site,
+    party: &Party,
+    place: &str,
+    answer: Answer,
+) -> Result<Answer, JobError> {
+    if answer.status != 429 && answer.status < 500 {
+        let _ = pauses::succeeded(&*site.store, place);
+        return Ok(answer);
+    }
+    let wait = pauses::retry_after(&answer, ctx.now());
+    let _ = pauses::failed(&*site.store, place, wait, &ctx.random(), ctx.now());
+    site.warn(format!("{}: {} from {:?}", party.path, answer.status, party.issuer));
+    match wait {
+        Some(seconds) => Err(JobError::Throttled(seconds)),
+        None => Ok(answer),
+    }
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use jagway_core::config::Discovery;
 use jagway_core::flow::{Moment, Step, Told, start};
 use jagway_core::http::{Answer, CallFailed, Headers, Url};
 use jagway_core::job::JobError;
@@ -54,8 +55,14 @@ fn discovered(
 ) -> (Result<usize, JobError>, Vec<String>, String) {
     let site = Rc::new(Site::new(parse(&upgrade_config()), Rc::new(Memory::default())));
     let moment = Moment { now: NOW, entropy: [7; 32] };
-    let (resource, inside) = (url(resource), site.clone());
-    let journey = |ctx| async move { fetch(&ctx, &inside, "tickets", &resource, &ALLOWED).await };
+    let discovery = Discovery {
+        path: format!("resource {resource:?}"),
+        cluster: "tickets".to_owned(),
+        resource: url(resource),
+        allowed: ALLOWED.map(str::to_owned).to_vec(),
+    };
+    let inside = site.clone();
+    let journey = |ctx| async move { fetch(&ctx, &inside, &discovery).await };
     let mut asked = Vec::new();
     let mut step = start(journey, moment);
     loop {

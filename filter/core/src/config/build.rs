@@ -46,6 +46,10 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     for (index, guard) in raw.guards.iter().enumerate() {
         guards.push(Rc::new(reading.guard(&format!("guards[{index}]"), guard, &providers)?));
     }
+    let refresh_token_store = match &raw.refresh_token_store {
+        None => None,
+        Some(store) => Some(Rc::new(reading.redis("refresh_token_store", store)?)),
+    };
     let idle = references::check(&raw, &resources, authorization_server.as_ref(), &guards)?;
     reading.warnings.borrow_mut().extend(idle);
 
@@ -55,6 +59,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         authorization_server,
         resources,
         guards,
+        refresh_token_store,
         warnings: reading.warnings.into_inner(),
         seal: Seal::new(&secrets),
     })

@@ -30,6 +30,7 @@ use crate::digest::{Key, of_fields};
 use crate::http::Url;
 use crate::job::Job;
 use crate::jws::Algorithm;
+use crate::redis::Redis;
 use crate::replay_store::ReplayStore;
 use crate::seal::Seal;
 use crate::secret::Secret;
@@ -45,6 +46,8 @@ pub struct Config {
     pub resources: Vec<Rc<Resource>>,
     /// The token endpoints that are guarded.
     pub guards: Vec<Rc<Guard>>,
+    /// Where refresh tokens that are renewed are kept for the whole fleet.
+    pub refresh_token_store: Option<Rc<Redis>>,
     /// What to tell the operator although it is allowed.
     pub warnings: Vec<String>,
     /// Seals what workers share.
@@ -109,6 +112,7 @@ impl Config {
             discoveries.map(|found| (format!("{}.cluster", found.path), found.cluster.clone())),
         );
         let stores = self.endpoints().filter_map(|endpoint| endpoint.rules.replay_store.as_ref());
+        let stores = stores.chain(&self.refresh_token_store);
         clusters.extend(stores.map(|store| (store.path.clone(), store.cluster.clone())));
         clusters
     }

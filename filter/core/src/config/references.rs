@@ -1,7 +1,7 @@
 //! What can only be seen with the whole document in view.
 
 use super::fields::{Result, fail};
-use super::{AuthorizationServer, Binding, Guard, Kind, Resource, client_documents, raw};
+use super::{AuthorizationServer, Binding, Caller, Guard, Kind, Resource, client_documents, raw};
 use crate::http::Url;
 use crate::names;
 use std::collections::BTreeSet;
@@ -98,6 +98,13 @@ pub(super) fn check(
             let path = format!("{path}.resources[{index}]");
             return fail(path, "is not the `resource` of an entry with `accept`");
         }
+    }
+    let uses_refresh_tokens = resources.iter().any(|resource| match &resource.kind {
+        Kind::Upgrade(upgrade) => upgrade.callers.iter().any(Caller::uses_refresh_token),
+        Kind::Accept(_) => false,
+    });
+    if raw.refresh_token_store.is_some() && !uses_refresh_tokens {
+        return fail("refresh_token_store", "no caller has a refresh token");
     }
     let mut issuers = BTreeSet::new();
     for (name, provider) in &raw.identity_providers {

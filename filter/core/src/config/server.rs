@@ -241,13 +241,13 @@ impl Reading<'_> {
         }
         let replay_store = match replay_store {
             None => None,
-            Some(store) => Some(Rc::new(self.replay_store(path, store)?)),
+            Some(store) => Some(Rc::new(self.redis(&format!("{path}.replay_store"), store)?)),
         };
         Ok(GrantRules { audiences, skew, identity_providers, replay_store })
     }
 
-    fn replay_store(&self, path: &str, raw: &raw::ReplayStore) -> Result<ReplayStore> {
-        let path = &format!("{path}.replay_store");
+    /// A Redis that is reached over HTTP.
+    pub(super) fn redis(&self, path: &str, raw: &raw::ReplayStore) -> Result<ReplayStore> {
         let timeout = raw.timeout_ms.unwrap_or(500);
         if !(10..=2000).contains(&timeout) {
             return fail(format!("{path}.timeout_ms"), "must be 10 to 2000 milliseconds");

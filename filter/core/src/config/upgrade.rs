@@ -36,7 +36,7 @@ pub struct Upgrade {
     /// Who acts for the user, if the identity provider is to know.
     pub actor: Option<Actor>,
     /// Whether tokens are bound to a key of ours (RFC 9449).
-    pub dpop: bool,
+    pub dpop: Bound,
     /// Who may call.
     pub callers: Vec<Caller>,
     /// Whether clients that bring a token of the Resource AS pass untouched.
@@ -73,8 +73,6 @@ pub struct Discovery {
     pub resource: Url,
     /// Issuer identifiers of the servers that may be found.
     pub allowed: Vec<String>,
-    /// Whether URLs may be plain `http`.
-    pub allow_http: bool,
 }
 
 impl Discovery {
@@ -97,6 +95,17 @@ pub enum Ema {
     Never,
 }
 
+/// Whether tokens are bound to a key of ours (RFC 9449).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// They are not.
+    No,
+    /// If the servers do that.
+    Preferred,
+    /// Others are not used.
+    Required,
+}
+
 /// `actor_token` of the exchange.
 #[derive(Debug)]
 pub enum Actor {
@@ -115,6 +124,14 @@ pub struct Caller {
     pub presents: Presents,
     /// Whom it stands for.
     pub subject: Subject,
+}
+
+impl Caller {
+    /// Whether a refresh token stands for it.
+    pub fn uses_refresh_token(&self) -> bool {
+        matches!(self.presents, Presents::RefreshToken(_))
+            || matches!(self.subject, Subject::RefreshToken(_))
+    }
 }
 
 /// How a caller is known.

@@ -4,8 +4,8 @@ use super::build::Reading;
 use super::fields::{Result, cluster, fail, header_name, identifier, named, scopes, within};
 use super::reader::Object;
 use super::{
-    Actor, AssertionAudience, Caller, Client, ClientCredential, Discovery, Ema, ExchangeRules,
-    IdentityProvider, Party, Presents, ResourceAs, Subject, Upgrade,
+    Actor, AssertionAudience, Bound, Caller, Client, ClientCredential, Discovery, Ema,
+    ExchangeRules, IdentityProvider, Party, Presents, ResourceAs, Subject, Upgrade,
 };
 use crate::authorization_details;
 use crate::client_certificate::RegisteredCertificate;
@@ -99,7 +99,15 @@ impl Reading<'_> {
             step_up_scopes: scopes(&fields.at("step_up_scopes"), &step_up)?,
             authorization_details: details,
             actor: self.actor(&fields)?,
-            dpop: fields.flag("dpop", false)?,
+            dpop: fields.choice(
+                "dpop",
+                &[
+                    ("off", Bound::No),
+                    ("preferred", Bound::Preferred),
+                    ("required", Bound::Required),
+                ],
+                Bound::No,
+            )?,
             callers,
             passes_ema_clients: fields.flag("pass_ema_clients", false)?,
             caches: fields.flag("cache", true)?,
@@ -187,7 +195,6 @@ impl Reading<'_> {
             cluster: cluster(&raw.path, raw.required_text("cluster")?)?,
             resource: resource.clone(),
             allowed: servers.iter().map(|server| server.party.issuer.as_str().to_owned()).collect(),
-            allow_http: self.allow_http,
         };
         raw.finish()?;
         Ok(Some(Rc::new(discovery)))

@@ -7,7 +7,7 @@ use crate::flow::{self, Ask, Moment, Step, Told};
 use crate::http::{Answer, CallFailed};
 use crate::job::{Job, JobError, Value, Want};
 use crate::table::{LEASE, Look};
-use crate::{backend, client_discovery, discovery, exchange, peers};
+use crate::{backend, client_discovery, discovery, exchange, peers, resource_discovery};
 use std::collections::BTreeMap;
 
 impl Worker {
@@ -39,7 +39,7 @@ impl Worker {
                 }
                 Job::Resource(discovery) => {
                     let discovery = discovery.clone();
-                    flow::start(|ctx| discovery::fetch_resource(ctx, site, discovery), moment)
+                    flow::start(|ctx| resource_discovery::run(ctx, site, discovery), moment)
                 }
                 Job::Exchange(exchange) => {
                     let exchange = exchange.clone();

@@ -83,7 +83,7 @@ async fn exchange(client: ClientBuilder, url: &Url, callout: &Callout) -> Result
         _ => client.post(target).body(callout.body.expose().to_owned()),
     };
     for (name, value) in &callout.headers {
-        request = request.header(*name, value.expose());
+        request = request.header(&**name, value.expose());
     }
     let mut response = request.send().await.map_err(plain)?;
     let status = response.status().as_u16();
