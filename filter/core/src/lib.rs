@@ -19,6 +19,7 @@
 //!   endpoints and keys.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
+//! * What else a caller may have: [`provider_access_token`], [`workload_token`] with [`claim_rule`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
 //!   [`peers`] what workers share through a [`store`].
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
@@ -32,6 +33,7 @@ pub mod access_token;
 pub mod authorization_details;
 pub mod backend;
 pub mod call;
+pub mod claim_rule;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;
@@ -65,6 +67,7 @@ pub mod metadata;
 pub mod names;
 pub mod peers;
 pub mod possession;
+pub mod provider_access_token;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
@@ -87,3 +90,4 @@ pub mod token_exchange;
 pub mod token_response;
 pub mod upgrade;
 pub mod worker;
+pub mod workload_token;
