@@ -19,7 +19,8 @@
 //!   endpoints and keys.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
-//! * What else a caller may have: [`provider_access_token`], [`workload_token`] with [`claim_rule`].
+//! * What else a caller may have: [`saml`], [`provider_access_token`], [`workload_token`] with
+//!   [`claim_rule`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
 //!   [`peers`] what workers share through a [`store`].
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
@@ -75,6 +76,7 @@ pub mod resource_server;
 pub mod revocation;
 pub mod revocation_endpoints;
 pub mod routes;
+pub mod saml;
 pub mod seal;
 pub mod secret;
 pub mod security_event;
