@@ -21,6 +21,27 @@ pub fn identifier<'a>(
     Ok(text)
 }
 
+/// `iss` is exactly `issuer`.
+pub fn issued_by(claims: &Map<String, Value>, issuer: &str) -> Result<(), Fault> {
+    if identifier(claims, "iss")? == issuer { Ok(()) } else { Err(Fault::Issuer) }
+}
+
+/// `aud`, a string or an array of strings, with `expected` in it. Returns all of it.
+pub fn audiences<'a>(
+    claims: &'a Map<String, Value>,
+    expected: &str,
+) -> Result<Vec<&'a str>, Fault> {
+    let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
+    let audiences = audiences.ok_or(Fault::Missing("aud"))?;
+    if audiences.contains(&expected) { Ok(audiences) } else { Err(Fault::Audience) }
+}
+
+/// The token may be presented by whoever has it: one that is bound to a key (`cnf`, RFC 7800) is refused
+/// where nobody asks for the key.
+pub fn is_bearer(claims: &Map<String, Value>) -> Result<(), Fault> {
+    if claims.contains_key("cnf") { Err(Fault::Confirmation) } else { Ok(()) }
+}
+
 /// The `exp`, `nbf`, `iat` of a token at `now` (seconds since the epoch), with `skew` seconds of
 /// grace. `exp` and `iat` must be there.
 ///

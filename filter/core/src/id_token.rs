@@ -55,14 +55,8 @@ impl<'a> Received<'a> {
     pub fn verify(self, keys: &KeySet, expected: &Expected<'_>) -> Result<IdToken, Fault> {
         keys.verify(&self.0)?;
         let claims = &self.0.claims;
-        if claims::identifier(claims, "iss")? != expected.issuer {
-            return Err(Fault::Issuer);
-        }
-        let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
-        let audiences = audiences.ok_or(Fault::Missing("aud"))?;
-        if !audiences.contains(&expected.client_id) {
-            return Err(Fault::Audience);
-        }
+        claims::issued_by(claims, expected.issuer)?;
+        let audiences = claims::audiences(claims, expected.client_id)?;
         // OIDC Core §3.1.3.7 (4), (5): with several audiences `azp` says who the token is for.
         let azp = json::string(claims, "azp").map_err(|_| Fault::ClaimType("azp"))?;
         if azp.map_or(audiences.len() > 1, |azp| azp != expected.client_id) {

@@ -24,6 +24,8 @@
 //!   [`refresh_record`] is what the process remembers, [`redis`] what a fleet does.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
 //!   [`signing`].
+//! * What else a caller may have: [`saml`], [`provider_access_token`], [`workload_token`] with
+//!   [`claim_rule`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
 //!   [`peers`] what workers share through a [`store`].
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
@@ -39,6 +41,7 @@ pub mod backend;
 pub mod call;
 pub mod caller;
 pub mod challenge;
+pub mod claim_rule;
 pub mod claims;
 pub mod client_assertion;
 pub mod client_authentication;
@@ -77,6 +80,7 @@ pub mod possession;
 pub mod recovery;
 pub mod redis;
 pub mod refresh_record;
+pub mod provider_access_token;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
@@ -86,6 +90,7 @@ pub mod revocation;
 pub mod revocation_endpoints;
 pub mod rotation;
 pub mod routes;
+pub mod saml;
 pub mod seal;
 pub mod secret;
 pub mod security_event;
@@ -102,3 +107,4 @@ pub mod token_exchange;
 pub mod token_response;
 pub mod upgrade;
 pub mod worker;
+pub mod workload_token;
