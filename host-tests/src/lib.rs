@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod client_auth;
 pub mod discovery;
 pub mod dpop;
+pub mod egress;
 pub mod endpoints;
 pub mod envoy;
 pub mod envoy_binary;

@@ -1,4 +1,4 @@
-//! Other people's parts, written for Python: installed once under `target`, run to their end.
+//! Other people's parts, written for Python: installed once under `target`, run to their end or as servers.
 //!
 //! What each script takes and gives stands at its top, in `host-tests/python`.
 
@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::keys::sha256_hex;
@@ -19,6 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The installed parts.
 pub struct PythonParts(PathBuf);
+
+/// A running server. Its stdin closes when this is dropped, and with that it ends.
+pub struct PythonServer {
+    /// The line it printed when it was ready.
+    pub said: Value,
+    log: NamedTempFile,
+    _child: Child,
+}
 
 impl PythonParts {
     /// Installs the parts unless that has been done. An error says why this machine cannot run them.
@@ -39,13 +50,44 @@ impl PythonParts {
 
     /// Runs a script to its end and gives what it printed.
     pub async fn run(&self, script: &str, input: &Value) -> Value {
-        let mut command = tokio::process::Command::new(self.0.join("bin/python"));
-        command.arg(scripts().join(script)).env("JAGWAY_PART", input.to_string());
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        let mut command = self.command(script, input);
+        command.stdin(Stdio::null());
         let output = timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script} failed\n{words}");
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Starts a server and waits for its line.
+    pub async fn start(&self, script: &str, input: &Value) -> PythonServer {
+        let log = NamedTempFile::new().unwrap();
+        let mut command = self.command(script, input);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        let mut server = PythonServer { said: Value::Null, log, _child: child };
+        match line {
+            Ok(Ok(Some(line))) => server.said = serde_json::from_str(&line).unwrap(),
+            line => panic!("{script} is not ready: {line:?}\n{}", server.log()),
+        }
+        server
+    }
+
+    fn command(&self, script: &str, input: &Value) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(self.0.join("bin/python"));
+        command.arg(scripts().join(script)).env("JAGWAY_PART", input.to_string());
+        // Compiled modules would be left in the repository, and FastMCP asks the world for a newer FastMCP.
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("FASTMCP_CHECK_FOR_UPDATES", "off");
+        command.kill_on_drop(true);
+        command
+    }
+}
+
+impl PythonServer {
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap()
     }
 }
 

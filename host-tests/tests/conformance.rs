@@ -1,5 +1,7 @@
-//! The official conformance suite for MCP against Jagway as authorization server.
+//! The official conformance suite for MCP: against Jagway as authorization server, and with Jagway in the EMA client.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::process::Command;
 
 use host_tests::node::Parts;
 use host_tests::program::or_skip;
@@ -46,4 +48,33 @@ async fn all_that_the_conformance_suite_misses_in_the_metadata_is_the_code_flow(
             ],
         ]
     );
+}
+
+/// The suite is identity provider, authorization server and MCP server; a legacy client with an API key calls through
+/// Envoy. How many checks there are is the suite's affair, and how often a token is shown; which there are is not.
+#[test]
+fn a_legacy_client_behind_jagway_passes_every_check_of_the_scenario_for_ema_clients() {
+    let run = Command::new(env!("CARGO_BIN_EXE_conformance")).output().unwrap();
+
+    let said = String::from_utf8(run.stdout).unwrap();
+    let last = said.lines().last().unwrap_or_default();
+    let cannot = last.strip_prefix("conformance: cannot run: ");
+    if or_skip(cannot.map_or(Ok(()), |why| Err(why.to_owned()))).is_none() {
+        return;
+    }
+    let words = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}\n{words}");
+    let mut checks: Vec<_> = said.lines().filter_map(|line| line.split(": ").next()).collect();
+    assert_eq!(checks.pop(), Some("conformance"));
+    assert_eq!(last, format!("conformance: {} passed, 0 failed", checks.len()));
+    checks.sort();
+    checks.dedup();
+    let passed = [
+        "SUCCESS  authorization-server-metadata",
+        "SUCCESS  complete-flow-jwt-bearer",
+        "SUCCESS  complete-flow-token-exchange",
+        "SUCCESS  token-request",
+        "SUCCESS  valid-bearer-token",
+    ];
+    assert_eq!(checks, passed);
 }
