@@ -15,7 +15,7 @@ use host_tests::keys::{SigningKey, sha256_hex};
 use host_tests::node::{Part, Parts};
 use host_tests::program::or_skip;
 use host_tests::server::{Place, Server};
-use jagway_core::config::{Caller, Config, Kind};
+use jagway_core::config::{Caller, Config, Kind, Presents};
 use jagway_core::signing;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -210,7 +210,7 @@ fn assert_bound(issuer: &str, ended: &Ended, header: &str, variable: &str, token
     };
     let config = Config::parse(document.as_bytes(), &environment).unwrap();
     let Kind::Upgrade(upgrade) = &config.resources[0].kind else { panic!("no upgrade") };
-    let [Caller::ApiKey { header: named, sha256, .. }] = &upgrade.callers[..] else {
+    let [Caller { presents: Presents::ApiKey(named, sha256), .. }] = &upgrade.callers[..] else {
         panic!("no key")
     };
     assert_eq!(named, header);

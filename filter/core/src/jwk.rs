@@ -6,8 +6,11 @@ use crate::json;
 use crate::jws::{Algorithm, Fault, Jws};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm as Engineered, DecodingKey};
+use p256::ecdsa::signature::Verifier;
+use rsa::traits::{PublicKeyParts, SignatureScheme};
+use rsa::{BigUint, Pkcs1v15Sign, Pss, RsaPublicKey};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// Largest key set read, in bytes.
 pub const MAX_KEY_SET: usize = 256 * 1024;
@@ -26,18 +29,16 @@ pub struct KeySet {
 struct Key {
     kid: Option<String>,
     algorithm: Option<Algorithm>,
-    kind: Kind,
-    engine: DecodingKey,
+    public: Public,
 }
 
-/// What a key can verify: an algorithm is bound to its kind of key (RFC 8725 §3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// With the modulus' length in bytes.
-    Rsa(usize),
-    P256,
-    P384,
-    Ed25519,
+/// The key itself. An algorithm is bound to its kind of key (RFC 8725 §3.1).
+#[derive(Debug)]
+enum Public {
+    Rsa(RsaPublicKey),
+    P256(p256::ecdsa::VerifyingKey),
+    P384(p384::ecdsa::VerifyingKey),
+    Ed25519(ed25519_dalek::VerifyingKey),
 }
 
 impl KeySet {
@@ -101,7 +102,7 @@ impl KeySet {
             let kid_fits = jws.kid.is_none() || key.kid == jws.kid;
             kid_fits
                 && key.algorithm.is_none_or(|algorithm| algorithm == jws.algorithm)
-                && key.kind.fits(jws.algorithm)
+                && key.public.fits(jws.algorithm)
         })
     }
 }
@@ -130,45 +131,85 @@ impl Key {
             Some(kid) => Some(kid.as_str()?.to_owned()),
         };
         let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-        let (kind, engine) = match (text("kty")?, text("crv")) {
-            ("RSA", None) => rsa(&bytes("n")?, &bytes("e")?)?,
-            ("EC", Some("P-256")) => ec(&bytes("x")?, &bytes("y")?, Kind::P256, 32)?,
-            ("EC", Some("P-384")) => ec(&bytes("x")?, &bytes("y")?, Kind::P384, 48)?,
-            ("OKP", Some("Ed25519")) => ed25519(&bytes("x")?)?,
+        let public = match (text("kty")?, text("crv")) {
+            ("RSA", None) => Public::Rsa(rsa(&bytes("n")?, &bytes("e")?)?),
+            ("EC", Some("P-256")) => Public::p256(&point(&bytes("x")?, &bytes("y")?, 32)?)?,
+            ("EC", Some("P-384")) => Public::p384(&point(&bytes("x")?, &bytes("y")?, 48)?)?,
+            ("OKP", Some("Ed25519")) => Public::ed25519(&bytes("x")?)?,
             _ => return None,
         };
-        Some(Self { kid, algorithm, kind, engine })
+        Some(Self { kid, algorithm, public })
     }
 
     fn verifies(&self, jws: &Jws<'_>) -> bool {
-        let length = jws.signature.len() * 3 / 4;
-        if length != self.kind.signature_length() {
-            return false;
-        }
-        let algorithm = engineered(jws.algorithm);
-        jsonwebtoken::crypto::verify(jws.signature, jws.signing_input, &self.engine, algorithm)
-            .unwrap_or(false)
+        URL_SAFE_NO_PAD
+            .decode(jws.signature)
+            .is_ok_and(|signature| self.public.verifies(jws, &signature))
     }
 }
 
-impl Kind {
-    fn fits(self, algorithm: Algorithm) -> bool {
+impl Public {
+    /// RFC 8725 §3.4: the point must lie on its curve.
+    fn p256(point: &[u8]) -> Option<Self> {
+        p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::P256)
+    }
+
+    /// As [`Public::p256`].
+    fn p384(point: &[u8]) -> Option<Self> {
+        p384::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::P384)
+    }
+
+    fn ed25519(x: &[u8]) -> Option<Self> {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(x.try_into().ok()?).ok()?;
+        (!key.is_weak()).then_some(Self::Ed25519(key))
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
         use Algorithm::*;
         match self {
             Self::Rsa(_) => matches!(algorithm, RS256 | RS384 | RS512 | PS256 | PS384 | PS512),
-            Self::P256 => algorithm == ES256,
-            Self::P384 => algorithm == ES384,
-            Self::Ed25519 => algorithm == EdDSA,
+            Self::P256(_) => algorithm == ES256,
+            Self::P384(_) => algorithm == ES384,
+            Self::Ed25519(_) => algorithm == EdDSA,
         }
     }
 
-    fn signature_length(self) -> usize {
+    /// Whether `signature` is this key's over `jws`, whose algorithm [`Public::fits`]. A signature has one
+    /// length (RFC 7518 §3.3, §3.4; RFC 8032 §5.1.6).
+    fn verifies(&self, jws: &Jws<'_>, signature: &[u8]) -> bool {
+        let input = jws.signing_input;
         match self {
-            Self::Rsa(length) => length,
-            Self::P256 | Self::Ed25519 => 64,
-            Self::P384 => 96,
+            Self::Rsa(key) => rsa_verifies(key, jws.algorithm, input, signature),
+            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(input, &signature).is_ok()),
+            Self::P384(key) => p384::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(input, &signature).is_ok()),
+            Self::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(input, &signature).is_ok()),
         }
     }
+}
+
+fn rsa_verifies(key: &RsaPublicKey, algorithm: Algorithm, input: &[u8], signature: &[u8]) -> bool {
+    use Algorithm::*;
+    let digest = match algorithm {
+        RS256 | PS256 => Sha256::digest(input).to_vec(),
+        RS384 | PS384 => Sha384::digest(input).to_vec(),
+        RS512 | PS512 => Sha512::digest(input).to_vec(),
+        _ => return false,
+    };
+    let pkcs1 = |scheme: Pkcs1v15Sign| scheme.verify(key, &digest, signature);
+    let pss = |scheme: Pss| scheme.verify(key, &digest, signature);
+    let verified = match algorithm {
+        RS256 => pkcs1(Pkcs1v15Sign::new::<Sha256>()),
+        RS384 => pkcs1(Pkcs1v15Sign::new::<Sha384>()),
+        RS512 => pkcs1(Pkcs1v15Sign::new::<Sha512>()),
+        PS256 => pss(Pss::new::<Sha256>()),
+        PS384 => pss(Pss::new::<Sha384>()),
+        PS512 => pss(Pss::new::<Sha512>()),
+        _ => return false,
+    };
+    signature.len() == key.size() && verified.is_ok()
 }
 
 /// The RFC 7638 thumbprint of `jwk`: the SHA-256 of its required members, 43 digits of base64url.
@@ -204,7 +245,7 @@ pub fn thumbprint(jwk: &Map<String, Value>) -> Option<String> {
 
 /// 2048 to 4096 bits, odd modulus, odd exponent from 65537 to 2^33 (the `rsa` crate has no lower
 /// bound of its own).
-fn rsa(n: &[u8], e: &[u8]) -> Option<(Kind, DecodingKey)> {
+fn rsa(n: &[u8], e: &[u8]) -> Option<RsaPublicKey> {
     let n = without_leading_zeros(n);
     let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
     let exponent = without_leading_zeros(e);
@@ -216,42 +257,18 @@ fn rsa(n: &[u8], e: &[u8]) -> Option<(Kind, DecodingKey)> {
         && n.last()? % 2 == 1
         && exponent_value % 2 == 1
         && (65537..1 << 33).contains(&exponent_value);
-    sound.then(|| (Kind::Rsa(n.len()), DecodingKey::from_rsa_raw_components(n, exponent)))
-}
-
-fn ec(x: &[u8], y: &[u8], kind: Kind, length: usize) -> Option<(Kind, DecodingKey)> {
-    if x.len() != length || y.len() != length {
+    if !sound {
         return None;
     }
-    let point = [&[4], x, y].concat();
-    // RFC 8725 §3.4: the point must lie on its curve. P-384 points are checked by the engine at
-    // each use.
-    if kind == Kind::P256 {
-        p256::PublicKey::from_sec1_bytes(&point).ok()?;
-    }
-    Some((kind, DecodingKey::from_ec_der(&point)))
+    RsaPublicKey::new(BigUint::from_bytes_be(n), BigUint::from_bytes_be(exponent)).ok()
 }
 
-fn ed25519(x: &[u8]) -> Option<(Kind, DecodingKey)> {
-    let key = ed25519_dalek::VerifyingKey::from_bytes(x.try_into().ok()?).ok()?;
-    (!key.is_weak()).then(|| (Kind::Ed25519, DecodingKey::from_ed_der(x)))
+/// An uncompressed point (SEC 1 §2.3.3) of coordinates of `length` bytes each (RFC 7518 §6.2.1.2).
+fn point(x: &[u8], y: &[u8], length: usize) -> Option<Vec<u8>> {
+    (x.len() == length && y.len() == length).then(|| [&[4], x, y].concat())
 }
 
 fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.get(zeros..).unwrap_or_default()
-}
-
-fn engineered(algorithm: Algorithm) -> Engineered {
-    match algorithm {
-        Algorithm::RS256 => Engineered::RS256,
-        Algorithm::RS384 => Engineered::RS384,
-        Algorithm::RS512 => Engineered::RS512,
-        Algorithm::PS256 => Engineered::PS256,
-        Algorithm::PS384 => Engineered::PS384,
-        Algorithm::PS512 => Engineered::PS512,
-        Algorithm::ES256 => Engineered::ES256,
-        Algorithm::ES384 => Engineered::ES384,
-        Algorithm::EdDSA => Engineered::EdDSA,
-    }
 }

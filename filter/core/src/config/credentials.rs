@@ -60,7 +60,8 @@ impl Reading<'_> {
                     "leaves the server behind without any credential",
                 );
             }
-            let identity = raw.identity_header.as_ref().map(|header| header.name.to_lowercase());
+            let identity =
+                raw.identity_header.as_ref().map(|header| header.name.to_ascii_lowercase());
             if identity.is_some() && identity.as_deref() == credential.header() {
                 return fail(path, "stands in the same header as `identity_header`");
             }
@@ -241,15 +242,16 @@ fn some_provider(
     }
 }
 
-fn saml_whom(path: &str, raw: &BTreeMap<String, String>) -> Result<Whom> {
+fn saml_whom(path: &str, raw: &[(String, String)]) -> Result<Whom> {
+    let written = |name: &str| raw.iter().find(|(other, _)| other == name);
     let mut members = Vec::new();
     for name in ["issuer", "nameid"].iter().chain(&SAML_MEMBERS) {
-        if let Some(value) = raw.get(*name) {
+        if let Some((_, value)) = written(name) {
             identifier(&format!("{path}.{name}"), value)?;
             members.push(((*name).to_owned(), value.clone()));
         }
     }
-    if members.len() != raw.len() || !raw.contains_key("issuer") || !raw.contains_key("nameid") {
+    if members.len() != raw.len() || written("issuer").is_none() || written("nameid").is_none() {
         return fail(path, "must have `issuer`, `nameid` and optional members of a saml-nameid");
     }
     Ok(Whom::Subject(base64url(&LocalSubject::Saml(members).key())))

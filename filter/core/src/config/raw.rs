@@ -1,13 +1,12 @@
 //! The configuration as it is written: one document, every unknown field refused.
 
-use super::read::{Read, Reader, object, words};
+use super::read::{Named, Read, Reader, object, words};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 object! {
     pub(super) struct Document {
         pub allow_insecure_http: bool = default,
-        pub identity_providers: BTreeMap<String, IdentityProvider> = default,
+        pub identity_providers: Named<IdentityProvider> = default,
         pub authorization_server: Option<AuthorizationServer>,
         pub refresh_token_store: Option<ReplayStore>,
         pub resources: Vec<Resource> = default,
@@ -20,7 +19,7 @@ object! {
     pub(super) struct Guard {
         pub issuer: String,
         pub token_endpoint: String,
-        pub clients: BTreeMap<String, RegisteredClient>,
+        pub clients: Named<RegisteredClient>,
         pub resources: Vec<String>,
         pub clock_skew: Option<u64>,
         pub accepted_audiences: Vec<String> = default,
@@ -153,14 +152,14 @@ object! {
         pub mutual_tls: Option<MutualTls>,
         pub revocation: Option<Value>,
         pub strict_authorization_details: bool = default,
-        pub clients: BTreeMap<String, RegisteredClient> = default,
+        pub clients: Named<RegisteredClient> = default,
         pub client_id_metadata_documents: Option<ClientDocuments>,
     }
 }
 
 object! {
     pub(super) struct ClientDocuments {
-        pub hosts: BTreeMap<String, RegisteredClient>,
+        pub hosts: Named<RegisteredClient>,
         pub allow_public: bool = default,
     }
 }
@@ -438,7 +437,7 @@ object! {
         pub group: Option<String>,
         pub aud_sub: Option<String>,
         pub aud_tenant: Option<String>,
-        pub saml: Option<BTreeMap<String, String>>,
+        pub saml: Option<Named<String>>,
         pub email: Option<String>,
         pub scope: Option<String>,
     }

@@ -12,7 +12,6 @@
 use super::ConfigError;
 use super::fields::Result;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// `document` as a `T`, or what is wrong with it first.
 pub(super) fn read<T: Read>(document: &Value) -> Result<T> {
@@ -23,6 +22,9 @@ pub(super) fn read<T: Read>(document: &Value) -> Result<T> {
         Some(refusal) => Err(refusal),
     }
 }
+
+/// An object whose members have names of the operator's choice, in the order of these.
+pub(super) type Named<T> = Vec<(String, T)>;
 
 /// What can stand in the document.
 pub(super) trait Read: Sized {
@@ -183,7 +185,7 @@ impl<T: Read> Read for Vec<T> {
     }
 }
 
-impl<T: Read> Read for BTreeMap<String, T> {
+impl<T: Read> Read for Named<T> {
     fn read(value: &Value, reader: &mut Reader) -> Self {
         let members = Map::read(value, reader);
         members.keys().map(|name| (name.clone(), reader.member(value, name))).collect()

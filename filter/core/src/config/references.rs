@@ -122,10 +122,11 @@ pub(super) fn check(
             }
             Kind::Accept(_) => false,
         });
-        let clients = raw.authorization_server.iter().flat_map(|server| server.clients.values());
+        let clients = raw.authorization_server.iter().flat_map(|server| &server.clients);
         let hosts = document_hosts(raw).flat_map(|(_, host)| &host.identity_providers);
-        let guarded = raw.guards.iter().flat_map(|guard| guard.clients.values());
-        let used_by_client = clients.chain(guarded).flat_map(|client| &client.identity_providers);
+        let guarded = raw.guards.iter().flat_map(|guard| &guard.clients);
+        let clients = clients.chain(guarded);
+        let used_by_client = clients.flat_map(|(_, client)| &client.identity_providers);
         let used_by_client = used_by_client.chain(hosts).any(|used| used.name() == name);
         if !used_by_upgrade && !used_by_client {
             return fail(path, "nothing uses this identity provider");
@@ -147,7 +148,7 @@ pub(super) fn check(
     Ok(warnings)
 }
 
-fn document_hosts(raw: &raw::Document) -> impl Iterator<Item = (&String, &raw::RegisteredClient)> {
+fn document_hosts(raw: &raw::Document) -> impl Iterator<Item = &(String, raw::RegisteredClient)> {
     let server = raw.authorization_server.iter();
     let documents = server.filter_map(|server| server.client_id_metadata_documents.as_ref());
     documents.flat_map(|documents| &documents.hosts)
