@@ -5,17 +5,21 @@ use crate::digest::{Key, of_fields, sha256};
 use crate::error::Error;
 use crate::form;
 use crate::http::Request;
-use crate::jws::Fault;
+use crate::jws::{Fault, is_media_type};
+use crate::names;
 use crate::secret::{Secret, same_digest};
 use crate::token_exchange::decoded;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
 
 /// What stands for a caller at the identity provider.
 #[derive(Debug, Clone)]
 pub enum SubjectToken {
     /// An ID Token issued to our client.
     IdToken(Secret),
+    /// An access token of the identity provider.
+    AccessToken(Secret),
     /// A refresh token issued to our client.
     RefreshToken {
         /// As it was configured, or as the caller sent it: it may have been replaced since.
@@ -25,18 +29,27 @@ pub enum SubjectToken {
     },
     /// An access token that our client gets for itself, of this scope.
     ClientCredentials(String),
+    /// An access token that the identity provider gives for this JWT, of this scope.
+    JwtBearer(Secret, String),
+    /// A SAML assertion or response: what the caller sent until it is checked, what is sent on after.
+    Saml(Secret),
+    /// The token of a workload that is yet to be told from others.
+    Workload(Secret),
 }
 
 impl SubjectToken {
     /// Digest of what it is and of what is secret in it.
     fn key(&self) -> Key {
-        match self {
-            Self::IdToken(token) => of_fields(&[b"id_token", token.expose().as_bytes()]),
-            Self::RefreshToken { original, .. } => {
-                of_fields(&[b"refresh_token", original.expose().as_bytes()])
-            }
-            Self::ClientCredentials(scope) => of_fields(&[b"client_credentials", scope.as_bytes()]),
-        }
+        let (kind, secret, scope) = match self {
+            Self::IdToken(token) => ("id_token", token.expose(), ""),
+            Self::AccessToken(token) => ("access_token", token.expose(), ""),
+            Self::RefreshToken { original, .. } => ("refresh_token", original.expose(), ""),
+            Self::ClientCredentials(scope) => ("client_credentials", "", scope.as_str()),
+            Self::JwtBearer(token, scope) => ("jwt_bearer", token.expose(), scope.as_str()),
+            Self::Saml(text) => ("saml", text.expose(), ""),
+            Self::Workload(token) => ("workload", token.expose(), ""),
+        };
+        of_fields(&[kind.as_bytes(), secret.as_bytes(), scope.as_bytes()])
     }
 }
 
@@ -45,10 +58,14 @@ impl SubjectToken {
 pub struct Known {
     /// Its name, for the record.
     pub name: String,
+    /// Its place among the callers of the configuration.
+    pub index: usize,
     /// What stands for it.
     pub subject: SubjectToken,
     /// Whether the subject token came with the request, and has yet to pass the checks of its kind.
     pub is_own: bool,
+    /// Whether nobody here can tell if what it presents is genuine: only its form is checked.
+    pub is_unproven: bool,
     /// Digest of the credential it presented, and of what that stands for.
     pub key: Key,
 }
@@ -72,7 +89,7 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
         (Some(_), Some(_)) => Err(Error::SeveralCredentials),
         (None, Some(caller)) => {
             let certificate = request.certificate.as_ref().map(|certificate| certificate.sha256);
-            Ok(known(caller, &certificate.unwrap_or_default(), None))
+            known(upgrade, caller, &certificate.unwrap_or_default(), None)
         }
         (Some(Presented::Basic(user, password)), None) => {
             let digest = sha256(password.as_bytes());
@@ -85,7 +102,7 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
                 _ => false,
             };
             let caller = upgrade.callers.iter().rfind(is).ok_or(Error::UnknownApiKey)?;
-            Ok(known(caller, &of_fields(&[user.as_bytes(), &digest]), None))
+            known(upgrade, caller, &of_fields(&[user.as_bytes(), &digest]), None)
         }
         (Some(Presented::Value(header, value)), None) => by_value(upgrade, header, value),
     }
@@ -189,40 +206,85 @@ fn by_value(upgrade: &Upgrade, header: &str, value: &[u8]) -> Result<Known, Erro
         _ => false,
     };
     if let Some(caller) = upgrade.callers.iter().rfind(is_key) {
-        return Ok(known(caller, &digest, None));
+        return known(upgrade, caller, &digest, None);
     }
-    let is_token = |caller: &&Caller| match &caller.presents {
-        Presents::IdToken => header == "authorization",
-        Presents::RefreshToken(name) => header == name,
-        _ => false,
-    };
-    let caller = upgrade.callers.iter().find(is_token).ok_or(Error::UnknownApiKey)?;
     let text = core::str::from_utf8(value).map_err(|_| Error::IdToken(Fault::Charset))?;
-    Ok(known(caller, &digest, Some(Secret::new(text))))
+    let caller = by_kind(upgrade, header, text).ok_or(Error::UnknownApiKey)?;
+    known(upgrade, caller, &digest, Some(Secret::new(text)))
+}
+
+/// The caller that presents tokens of this kind: which it is, a JWT says itself, unverified.
+fn by_kind<'a>(upgrade: &'a Upgrade, header: &str, token: &str) -> Option<&'a Caller> {
+    let is_bearer = header == "authorization";
+    let may_be = |caller: &&Caller| match &caller.presents {
+        Presents::IdToken | Presents::AccessToken { .. } | Presents::Workload(_) => is_bearer,
+        Presents::RefreshToken(name) | Presents::Saml { header: name, .. } => header == name,
+        Presents::ApiKey(..) | Presents::Basic(..) | Presents::Certificate(_) => false,
+    };
+    let mut kinds = upgrade.callers.iter().filter(may_be);
+    let first = kinds.next()?;
+    if kinds.next().is_none() {
+        return Some(first);
+    }
+    let claims = decoded(token);
+    let text = |object: &Map<String, Value>, name: &str| {
+        object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let (typ, issuer) = match &claims {
+        Some((header, claims)) => (text(header, "typ"), text(claims, "iss")),
+        None => Default::default(),
+    };
+    let typed = is_media_type(&typ, names::TYP_ACCESS_TOKEN);
+    let provider = upgrade.identity_provider.party.issuer.as_str();
+    let is = |caller: &&Caller| match &caller.presents {
+        Presents::IdToken => claims.is_some() && issuer == provider && !typed,
+        Presents::AccessToken { untyped, .. } => issuer == provider && (typed || *untyped),
+        Presents::Workload(workload) => issuer == workload.issuer.party.issuer.as_str(),
+        Presents::Saml { .. } => claims.is_none(),
+        _ => true,
+    };
+    upgrade.callers.iter().filter(may_be).find(is)
 }
 
 /// `token` is what the caller presents if that stands for itself.
-fn known(caller: &Caller, credential: &Key, token: Option<Secret>) -> Known {
-    let subject = match (&caller.subject, token) {
-        (Subject::IdToken(token), _) => SubjectToken::IdToken(token.clone()),
-        (Subject::RefreshToken(token), _) => {
-            SubjectToken::RefreshToken { original: token.clone(), presented: false }
+fn known(
+    upgrade: &Upgrade,
+    caller: &Caller,
+    credential: &Key,
+    token: Option<Secret>,
+) -> Result<Known, Error> {
+    let token = token.unwrap_or_else(|| Secret::new(""));
+    let subject = match (&caller.presents, &caller.subject) {
+        // Which of those with this issuer it is, its claims say once they are verified.
+        (Presents::Workload(_), _) => SubjectToken::Workload(token),
+        (Presents::RefreshToken(_), _) => {
+            SubjectToken::RefreshToken { original: token, presented: true }
         }
-        (Subject::ClientCredentials(scope), _) => SubjectToken::ClientCredentials(scope.clone()),
-        (Subject::Own, token) => {
-            let token = token.unwrap_or_else(|| Secret::new(""));
-            match &caller.presents {
-                Presents::RefreshToken(_) => {
-                    SubjectToken::RefreshToken { original: token, presented: true }
-                }
-                _ => SubjectToken::IdToken(token),
-            }
-        }
+        (Presents::AccessToken { .. }, _) => SubjectToken::AccessToken(token),
+        (Presents::Saml { .. }, _) => SubjectToken::Saml(token),
+        (_, subject) => stands_for(subject, &token),
     };
-    Known {
+    let is_place = |other: &Caller| core::ptr::eq(other, caller);
+    Ok(Known {
         key: of_fields(&[caller.name.as_bytes(), credential, &subject.key()]),
         name: caller.name.clone(),
-        is_own: matches!(caller.subject, Subject::Own),
+        index: upgrade.callers.iter().position(is_place).ok_or(Error::UnknownApiKey)?,
+        is_own: matches!(caller.subject, Subject::Own)
+            || matches!(caller.presents, Presents::Workload(_)),
+        is_unproven: matches!(caller.presents, Presents::RefreshToken(_) | Presents::Saml { .. }),
         subject,
+    })
+}
+
+/// What `subject` means for a caller that presents `token`.
+pub fn stands_for(subject: &Subject, token: &Secret) -> SubjectToken {
+    match subject {
+        Subject::Own => SubjectToken::IdToken(token.clone()),
+        Subject::IdToken(token) => SubjectToken::IdToken(token.clone()),
+        Subject::RefreshToken(token) => {
+            SubjectToken::RefreshToken { original: token.clone(), presented: false }
+        }
+        Subject::ClientCredentials(scope) => SubjectToken::ClientCredentials(scope.clone()),
+        Subject::JwtBearer(scope) => SubjectToken::JwtBearer(token.clone(), scope.clone()),
     }
 }

@@ -9,6 +9,7 @@ use crate::form;
 use crate::job::JobError;
 use crate::jws::Fault;
 use crate::mcp;
+use crate::saml;
 use crate::security_event;
 use crate::subject_id::Malformed;
 
@@ -143,8 +144,12 @@ pub enum Error {
     SeveralCredentials,
     /// The API key is nobody's.
     UnknownApiKey,
-    /// The ID Token does not pass.
+    /// The ID Token, or another JWT that the caller presents, does not pass.
     IdToken(Fault),
+    /// The SAML assertion or response does not pass.
+    Saml(saml::Fault),
+    /// The workload is none of those that are let in.
+    UnknownWorkload,
     /// There is no access token to be had.
     Exchange(JobError),
     /// The server did not answer a request that was sent to it once more, or answered too much.
@@ -238,6 +243,8 @@ impl Error {
             Self::NoCredential => "no_credential",
             Self::SeveralCredentials => "several_credentials",
             Self::UnknownApiKey => "api_key_unknown",
+            Self::Saml(fault) => fault.code(),
+            Self::UnknownWorkload => "workload_unknown",
             Self::Exchange(JobError::Unavailable) => "exchange_unavailable",
             Self::Exchange(JobError::Throttled(_)) => "exchange_throttled",
             Self::Exchange(JobError::BadAnswer) => "exchange_bad_answer",

@@ -3,7 +3,7 @@
 use crate::caller::{Known, SubjectToken};
 use crate::client_credential;
 use crate::config::{Actor, Bound, Ema, ResourceAs, Upgrade};
-use crate::digest::{Key, of_fields};
+use crate::digest::{Key, hex, of_fields, sha256};
 use crate::discovery::token_endpoint;
 use crate::dpop_proof::ProofKey;
 use crate::flow::Ctx;
@@ -13,11 +13,12 @@ use crate::json;
 use crate::jwt_bearer;
 use crate::names;
 use crate::refresh_record::{Place, Record};
+use crate::replay::{self, Spend};
 use crate::rotation::Rotation;
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::token_call;
-use crate::token_exchange::{self, Assertion, Expected, Typed, decoded};
+use crate::token_exchange::{self, Assertion, Expected, Typed, decoded, is_issued};
 use crate::token_response::{Granted, error_code, success};
 use crate::upgrade;
 use std::rc::Rc;
@@ -40,6 +41,8 @@ pub struct Exchange {
     pub subject_expires_at: Option<u64>,
     /// The user it is about, if that is known.
     pub subject: Option<String>,
+    /// Identifier of the SAML assertion, if it is one.
+    pub assertion_id: Option<String>,
 }
 
 impl core::fmt::Debug for Exchange {
@@ -97,7 +100,15 @@ fn value(ctx: &Ctx, exchange: &Exchange, granted: &Granted) -> Value {
     let now = ctx.now();
     let most = exchange.upgrade.max_token_age;
     let left = exchange.subject_expires_at.map(|end| end.saturating_sub(now));
-    granted.to_value(now, left.unwrap_or(most).min(most), ctx.random()[0])
+    let value = granted.to_value(now, left.unwrap_or(most).min(most), ctx.random()[0]);
+    let rules = &exchange.upgrade.identity_provider.exchange;
+    match &exchange.caller.subject {
+        // Many providers take an assertion once: what was got with it is used to its end.
+        SubjectToken::Saml(_) if !rules.saml_for_refresh_token => {
+            Value { refresh_at: value.usable_until, ..value }
+        }
+        _ => value,
+    }
 }
 
 /// Who was behind it, and what for.
@@ -175,21 +186,70 @@ async fn id_jag(way: &Way<'_>) -> Result<Assertion, JobError> {
     let typed = |token: &Secret, kind| Typed { token: token.clone(), kind };
     let subject = match &exchange.caller.subject {
         SubjectToken::IdToken(token) => typed(token, names::TOKEN_TYPE_ID_TOKEN),
+        SubjectToken::AccessToken(token) => typed(token, names::TOKEN_TYPE_ACCESS_TOKEN),
         SubjectToken::RefreshToken { original, presented } => {
-            return with_refresh_token(way, original, *presented).await;
+            return with_refresh_token(way, original, *presented, false).await;
         }
+        SubjectToken::Saml(assertion) => {
+            let taken = match way.exchange.upgrade.identity_provider.exchange.saml_for_refresh_token
+            {
+                true => with_refresh_token(way, assertion, true, true).await?,
+                false => {
+                    let subject = typed(assertion, names::TOKEN_TYPE_SAML2);
+                    exchanged(way, &subject, None).await.0?
+                }
+            };
+            used_by_one(way, assertion)?;
+            return Ok(taken);
+        }
+        SubjectToken::JwtBearer(token, scope) => {
+            let mut fields =
+                vec![("grant_type", names::GRANT_JWT_BEARER), ("assertion", token.expose())];
+            if !scope.is_empty() {
+                fields.push(("scope", scope.as_str()));
+            }
+            typed(&own_access_token(way, &fields).await?, names::TOKEN_TYPE_ACCESS_TOKEN)
+        }
+        // Told from others before this.
+        SubjectToken::Workload(_) => return Err(JobError::SubjectRejected),
         SubjectToken::ClientCredentials(scope) => {
             let mut fields = vec![("grant_type", names::GRANT_CLIENT_CREDENTIALS)];
             if !scope.is_empty() {
                 fields.push(("scope", scope.as_str()));
             }
-            let answer = way.at_provider(&fields, None).await?;
-            let granted = success(&answer).and_then(|body| Granted::bearer(&body));
-            let granted = granted.map_err(|error| way.at_fault(&answer, error))?;
-            typed(&granted.access_token, names::TOKEN_TYPE_ACCESS_TOKEN)
+            typed(&own_access_token(way, &fields).await?, names::TOKEN_TYPE_ACCESS_TOKEN)
         }
     };
     exchanged(way, &subject, exchange.subject.as_deref()).await.0
+}
+
+/// The access token that the identity provider gives for `fields`, as a subject token of ours.
+async fn own_access_token(way: &Way<'_>, fields: &[(&str, &str)]) -> Result<Secret, JobError> {
+    let answer = way.at_provider(fields, None).await?;
+    let granted = success(&answer).and_then(|body| Granted::bearer(&body));
+    let granted = granted.map_err(|error| way.at_fault(&answer, error))?;
+    Ok(granted.access_token)
+}
+
+/// The identity provider has taken `assertion`: from now on another one with the same identifier is refused.
+fn used_by_one(way: &Way<'_>, assertion: &Secret) -> Result<(), JobError> {
+    let (id, until) = (&way.exchange.assertion_id, way.exchange.subject_expires_at);
+    let id = id.as_deref().unwrap_or_default();
+    let provider = way.exchange.upgrade.identity_provider.party.issuer.as_str();
+    let (store, now) = (&*way.site.store, way.ctx.now());
+    let until = until.unwrap_or(now).saturating_add(1);
+    let first = |about: &str| {
+        let name = replay::name(about, provider, id, 0);
+        replay::spend(store, replay::Kind::SamlAssertion, &name, until, now)
+    };
+    let digest = hex(&sha256(assertion.expose().as_bytes()));
+    match (first(""), first(&digest)) {
+        (Ok(Spend::First), Ok(Spend::First | Spend::Again)) => Ok(()),
+        // The same one once more.
+        (Ok(Spend::Again), Ok(Spend::Again)) => Ok(()),
+        (Ok(Spend::Again), Ok(Spend::First)) => Err(JobError::SubjectRejected),
+        _ => Err(JobError::Unavailable),
+    }
 }
 
 /// As [`id_jag`], with the newest of what a refresh token became: one at a time, since providers that renew
@@ -198,6 +258,7 @@ async fn with_refresh_token(
     way: &Way<'_>,
     original: &Secret,
     presented: bool,
+    is_saml: bool,
 ) -> Result<Assertion, JobError> {
     let (ctx, site, upgrade) = (way.ctx, way.site, &way.exchange.upgrade);
     let provider = &upgrade.identity_provider;
@@ -213,7 +274,10 @@ async fn with_refresh_token(
         site.warn(format!("refresh token of {:?}: {}", way.exchange.caller.name, fault.code()));
         JobError::Unavailable
     })?;
-    let (mut used, mut renewed) = use_refresh_token(way, turn.token()).await;
+    let (mut used, mut renewed) = match is_saml && turn.sequence() == 0 {
+        true => use_saml(way, turn.token()).await,
+        false => use_refresh_token(way, turn.token()).await,
+    };
     if matches!(used, Err(JobError::SubjectRejected)) && turn.reload(ctx).await {
         (used, renewed) = use_refresh_token(way, turn.token()).await;
     }
@@ -244,6 +308,35 @@ enum Used {
     Refreshed(Secret),
 }
 
+/// The first use of a SAML assertion: for a refresh token (ID-JAG §4.5), which takes its place from then on.
+async fn use_saml(way: &Way<'_>, assertion: &Secret) -> (Result<Used, JobError>, Option<Secret>) {
+    let fields = [
+        ("grant_type", names::GRANT_TOKEN_EXCHANGE),
+        ("requested_token_type", names::TOKEN_TYPE_REFRESH_TOKEN),
+        ("subject_token", assertion.expose()),
+        ("subject_token_type", names::TOKEN_TYPE_SAML2),
+        ("scope", "openid offline_access"),
+    ];
+    let answer = match way.at_provider(&fields, None).await {
+        Ok(answer) => answer,
+        Err(error) => return (Err(error), None),
+    };
+    let token = success(&answer).and_then(|body| {
+        // The refresh token is in `access_token` (RFC 8693 §2.2.1).
+        let token = json::string(&body, "access_token").ok().flatten();
+        let token =
+            token.filter(|token| is_issued(&body, names::TOKEN_TYPE_REFRESH_TOKEN) && fits(token));
+        token.map(Secret::new).ok_or(JobError::BadAnswer)
+    });
+    match token {
+        Err(error) => (Err(way.at_fault(&answer, error)), None),
+        Ok(token) => {
+            let (used, renewed) = use_refresh_token(way, &token).await;
+            (used, Some(renewed.unwrap_or(token)))
+        }
+    }
+}
+
 /// One use of `token`: for an ID-JAG, or for an ID Token where the provider exchanges only these. Also
 /// what replaces it, whatever became of the use.
 async fn use_refresh_token(
@@ -272,8 +365,11 @@ async fn use_refresh_token(
 fn renewed(answer: &Answer) -> Option<Secret> {
     let body = success(answer).ok()?;
     let token = json::string(&body, "refresh_token").ok().flatten()?;
-    let fits = !token.is_empty() && token.len() <= MAX_REFRESH_TOKEN;
-    fits.then(|| Secret::new(token))
+    fits(token).then(|| Secret::new(token))
+}
+
+fn fits(token: &str) -> bool {
+    !token.is_empty() && token.len() <= MAX_REFRESH_TOKEN
 }
 
 /// An ID-JAG for `subject`, who is the user `about` if that is known; and what a refresh token was

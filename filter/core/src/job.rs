@@ -43,7 +43,8 @@ impl Job {
             Self::Metadata(_) | Self::Keys(_) | Self::Resource(_) => {
                 Place { key: format!("jagway/document/{}", hex(key)), ways: 1 }
             }
-            Self::Exchange(_) | Self::Backend(_) => Place::of_token(key),
+            Self::Exchange(exchange) => Place::of_token(key, exchange.caller.is_unproven),
+            Self::Backend(_) => Place::of_token(key, false),
             Self::ClientMetadata(fetch) => Place::of_client(fetch.host(), key),
         }
     }
@@ -59,10 +60,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where the token under `key` lies. Clients cause these, so there is a fixed number of buckets.
-    pub fn of_token(key: &Key) -> Self {
+    /// Where the token under `key` lies. Clients cause these, so there is a fixed number of buckets; those
+    /// who can cause them with what nobody here can prove have buckets of their own.
+    pub fn of_token(key: &Key, is_unproven: bool) -> Self {
         let bucket = key.first().copied().unwrap_or_default();
-        Self { key: format!("jagway/token/{bucket:x}"), ways: 16 }
+        let kind = if is_unproven { "unproven" } else { "token" };
+        Self { key: format!("jagway/{kind}/{bucket:x}"), ways: 16 }
     }
 
     /// Where the metadata of a client lies. Whoever can name a URL causes these before anything is

@@ -40,6 +40,7 @@ pub mod authorization_details;
 pub mod backend;
 pub mod call;
 pub mod caller;
+pub mod caller_token;
 pub mod challenge;
 pub mod claim_rule;
 pub mod claims;

@@ -18,6 +18,8 @@ pub const TOKEN_TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:acce
 pub const TOKEN_TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// Token type of a refresh token (RFC 8693 §3).
 pub const TOKEN_TYPE_REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
+/// `subject_token_type` of a SAML 2.0 assertion.
+pub const TOKEN_TYPE_SAML2: &str = "urn:ietf:params:oauth:token-type:saml2";
 /// `token_type` of an issued token that is no access token (RFC 8693 §2.2.1).
 pub const TOKEN_TYPE_N_A: &str = "N_A";
 /// Value of `authorization_grant_profiles_supported` (ID-JAG §7.2).

@@ -37,6 +37,8 @@ pub enum Kind {
     Proof,
     /// What an identity provider tells of its users.
     Event,
+    /// A SAML assertion that a caller presented.
+    SamlAssertion,
 }
 
 /// The part of the store that belongs to the identity provider `issuer`, which must be a configured one:
@@ -99,6 +101,7 @@ fn place(kind: Kind, name: &Key) -> String {
         Kind::ClientAssertion => format!("jagway/client-jti/{bucket:x}"),
         Kind::Proof => format!("jagway/dpop-jti/{bucket:x}"),
         Kind::Event => format!("jagway/event-jti/{bucket:x}"),
+        Kind::SamlAssertion => format!("jagway/saml-jti/{bucket:x}"),
     }
 }
 

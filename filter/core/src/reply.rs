@@ -244,7 +244,11 @@ fn words(error: &Error) -> Words {
 
         Error::NoCredential => (401, "unauthorized", "a credential is needed"),
         Error::SeveralCredentials => (400, "invalid_request", "more than one credential"),
-        Error::UnknownApiKey | Error::IdToken(_) | Error::Exchange(JobError::SubjectRejected) => {
+        Error::UnknownApiKey
+        | Error::IdToken(_)
+        | Error::Saml(_)
+        | Error::UnknownWorkload
+        | Error::Exchange(JobError::SubjectRejected) => {
             (401, "invalid_token", "the credential is not acceptable")
         }
         Error::Exchange(JobError::Unavailable | JobError::Throttled(_)) => {

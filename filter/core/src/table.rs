@@ -156,10 +156,15 @@ impl Table<'_> {
     /// Drops the token under `key` if it is the one made at `made_at`, at most once in
     /// 30 seconds: a server that refuses every token must not make us ask for one with
     /// every request.
-    pub fn forget_token(&self, key: &Key, made_at: u64) -> Result<(), Unavailable> {
+    pub fn forget_token(
+        &self,
+        key: &Key,
+        is_unproven: bool,
+        made_at: u64,
+    ) -> Result<(), Unavailable> {
         let key = self.seal.key_of(key);
         let name = base64url(&key);
-        update(self.store, &Place::of_token(&key).key, |bytes| {
+        update(self.store, &Place::of_token(&key, is_unproven).key, |bytes| {
             let mut entries = decode(bytes);
             let cooled = |entry: &Entry| self.now >= entry.dropped_at.saturating_add(COOL_DOWN);
             match entries.iter_mut().find(|entry| entry.key == name) {

@@ -1,6 +1,7 @@
 //! Requests to a resource whose authorization server wants ID-JAGs, from callers who have none.
 
-use crate::caller::{self, Known, SubjectToken};
+use crate::caller::{self, Known};
+use crate::caller_token::{self, Verified};
 use crate::config::Upgrade;
 use crate::digest::{Key, of_fields};
 use crate::dpop_proof::ProofKey;
@@ -8,18 +9,12 @@ use crate::error::Error;
 use crate::exchange::{self, Exchange};
 use crate::flow::Ctx;
 use crate::http::{Headers, Request, Url};
-use crate::id_token;
 use crate::job::{Job, JobError, Want};
-use crate::json;
 use crate::resource_server::{Edits, credential_headers, has_token_in_query};
 use crate::secret::Secret;
 use crate::site::{Site, Token};
-use crate::token_exchange::decoded;
 use crate::token_response;
 use std::rc::Rc;
-
-/// Clock skew allowed for ID Tokens, in seconds.
-const SKEW: u64 = 60;
 
 /// A request that goes on.
 pub struct Upgraded {
@@ -150,14 +145,16 @@ pub async fn token(
         // The same credential passed every check when this token was got, and still is in time.
         return Ok((key, token));
     }
-    let (subject, subject_expires_at) = subject(ctx, site, upgrade, known).await?;
+    let Verified { caller, subject, expires_at, assertion_id } =
+        caller_token::verify(ctx, site, upgrade, known).await?;
     let exchange = Rc::new(Exchange {
         key,
         upgrade: upgrade.clone(),
-        caller: known.clone(),
+        caller,
         scope: scope.to_owned(),
-        subject_expires_at,
+        subject_expires_at: expires_at,
         subject,
+        assertion_id,
     });
     let value = match upgrade.caches {
         true => ctx.job(Job::Exchange(exchange), Want::Usable).await,
@@ -167,54 +164,4 @@ pub async fn token(
     let value = value.map_err(Error::Exchange)?;
     let token = token_response::token(&value).ok_or(Error::Exchange(JobError::BadAnswer))?;
     Ok((key, if upgrade.caches { site.keep_token(key, token) } else { Rc::new(token) }))
-}
-
-/// Who the caller's subject token says it is, and when that ends. What a caller brings itself is verified
-/// before anything is spent on it; what the operator bound is only read.
-async fn subject(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    upgrade: &Upgrade,
-    known: &Known,
-) -> Result<(Option<String>, Option<u64>), Error> {
-    match &known.subject {
-        SubjectToken::IdToken(token) if known.is_own => {
-            let (subject, ends) = verify(ctx, site, upgrade, token).await?;
-            Ok((Some(subject), Some(ends)))
-        }
-        SubjectToken::IdToken(token) => {
-            let claims = decoded(token.expose()).map(|(_, claims)| claims).unwrap_or_default();
-            let subject = json::string(&claims, "sub").ok().flatten().map(str::to_owned);
-            let ends = json::seconds(&claims, "exp").ok().flatten();
-            if ends.is_some_and(|ends| ends <= ctx.now()) {
-                site.warn(format!("the ID token that {:?} is bound to has expired", known.name));
-                return Err(Error::Exchange(JobError::Misconfigured));
-            }
-            Ok((subject, ends))
-        }
-        SubjectToken::RefreshToken { .. } | SubjectToken::ClientCredentials(_) => Ok((None, None)),
-    }
-}
-
-/// Verifies an ID Token; returns whose it is and when it expires.
-async fn verify(
-    ctx: &Ctx,
-    site: &Rc<Site>,
-    upgrade: &Upgrade,
-    token: &Secret,
-) -> Result<(String, u64), Error> {
-    let provider = &upgrade.identity_provider;
-    let token = token.expose().as_bytes();
-    let received =
-        id_token::Received::parse(token, &provider.algorithms).map_err(Error::IdToken)?;
-    let keys = site.keys(ctx, &provider.party, |keys| received.is_known_to(keys)).await?;
-    let expected = id_token::Expected {
-        issuer: provider.party.issuer.as_str(),
-        client_id: &upgrade.idp_client.id,
-        now: ctx.now(),
-        skew: SKEW,
-    };
-    let token = received.verify(&keys, &expected).map_err(Error::IdToken)?;
-    // Skew forgives clocks; it does not lengthen the life of what is cached.
-    Ok((token.subject, token.expires_at.max(ctx.now().saturating_add(1))))
 }

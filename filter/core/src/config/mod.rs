@@ -3,6 +3,7 @@
 mod accept;
 mod authorization_details;
 mod build;
+mod callers;
 mod client_documents;
 mod credentials;
 mod document;
@@ -11,8 +12,8 @@ mod fields;
 mod guard;
 mod mcp;
 mod raw;
+mod raw_upgrade;
 mod read;
-mod reader;
 mod references;
 mod resources;
 mod revocation;
@@ -91,6 +92,7 @@ impl Config {
             match &resource.kind {
                 Kind::Upgrade(upgrade) => {
                     parties.push(&upgrade.identity_provider.party);
+                    parties.extend(upgrade.workload_issuers().map(|issuer| &*issuer.party));
                     parties.extend(upgrade.servers.iter().map(|server| &*server.party));
                 }
                 Kind::Accept(accept) => {
@@ -136,9 +138,13 @@ impl Config {
             trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
         for upgrade in self.upgrades() {
             let provider = &upgrade.identity_provider.party;
-            if upgrade.callers.iter().any(|caller| matches!(caller.presents, Presents::IdToken)) {
-                jobs.push(Job::Keys(provider.clone()));
-            }
+            jobs.extend(upgrade.callers.iter().filter_map(|caller| match &caller.presents {
+                Presents::IdToken | Presents::AccessToken { .. } => {
+                    Some(Job::Keys(provider.clone()))
+                }
+                Presents::Workload(workload) => Some(Job::Keys(workload.issuer.party.clone())),
+                _ => None,
+            }));
             // Which of several servers it will be is found with the first request.
             let servers = upgrade.servers.iter().filter(|_| upgrade.discovery.is_none());
             let parties = servers.map(|server| &server.party).chain([provider]);
@@ -275,15 +281,6 @@ pub enum ClientCredential {
         /// Whom the assertion is addressed to.
         audience: AssertionAudience,
     },
-}
-
-/// Whom a client assertion is addressed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssertionAudience {
-    /// The authorization server's issuer identifier (rfc7523bis).
-    Issuer,
-    /// Its token endpoint, which some servers still ask for.
-    TokenEndpoint,
 }
 
 /// One MCP server.

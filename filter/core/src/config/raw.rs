@@ -1,5 +1,6 @@
 //! The configuration as it is written: one document, every unknown field refused.
 
+use super::raw_upgrade::{Client, TokenExchange, Upgrade, Written};
 use super::read::{Named, Read, Reader, object, words};
 use serde_json::{Map, Value};
 
@@ -53,8 +54,8 @@ object! {
         pub tenants: Vec<String> = default,
         pub subjects: Subjects = default,
         pub revocation: Option<Value>,
-        pub client: Option<Value>,
-        pub token_exchange: Option<Value>,
+        pub client: Option<Client>,
+        pub token_exchange: Option<TokenExchange>,
     }
 }
 
@@ -317,7 +318,7 @@ object! {
 object! {
     pub(super) struct Resource {
         pub resource: String,
-        pub upgrade: Option<Value>,
+        pub upgrade: Option<Written<Upgrade>>,
         pub accept: Option<Accept>,
     }
 }
@@ -422,7 +423,7 @@ object! {
         pub issuer: String,
         pub cluster: String,
         pub token_endpoint: Option<String>,
-        pub client: Value,
+        pub client: Client,
         pub scopes: Vec<String> = default,
         pub resource: Option<String>,
     }

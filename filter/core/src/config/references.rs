@@ -118,7 +118,8 @@ pub(super) fn check(
         }
         let used_by_upgrade = resources.iter().any(|resource| match &resource.kind {
             Kind::Upgrade(upgrade) => {
-                upgrade.identity_provider.party.issuer.as_str() == provider.issuer
+                let mut used = upgrade.workload_issuers().chain([&upgrade.identity_provider]);
+                used.any(|used| used.party.issuer.as_str() == provider.issuer)
             }
             Kind::Accept(_) => false,
         });

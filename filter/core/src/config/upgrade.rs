@@ -1,15 +1,18 @@
 //! What is upgraded: the way from a caller to an access token.
 
+pub use super::raw_upgrade::{AssertionAudience, Bound, Ema};
 use super::{Client, IdentityProvider, Party};
+use crate::claim_rule::ClaimRule;
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::{Key, of_fields};
 use crate::http::Url;
+use crate::saml::{Encoding, Payload};
 use crate::secret::Secret;
 use std::rc::Rc;
 
 /// How callers of a resource are upgraded.
 pub struct Upgrade {
-    /// Digest of all that makes a token of this way what it is, as configured.
+    /// Digest of all that makes a token of this way what it is, as configured: who may go it, too.
     pub way: Key,
     /// Resource identifier of the MCP server.
     pub resource: Url,
@@ -51,6 +54,16 @@ pub struct Upgrade {
     pub requires_resource: bool,
 }
 
+impl Upgrade {
+    /// Who issues the tokens of workloads that may call.
+    pub fn workload_issuers(&self) -> impl Iterator<Item = &Rc<IdentityProvider>> {
+        self.callers.iter().filter_map(|caller| match &caller.presents {
+            Presents::Workload(workload) => Some(&workload.issuer),
+            _ => None,
+        })
+    }
+}
+
 /// An authorization server that redeems ID-JAGs.
 #[derive(Debug)]
 pub struct ResourceAs {
@@ -84,28 +97,6 @@ impl Discovery {
     }
 }
 
-/// Whether a server speaks EMA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ema {
-    /// It does; if its metadata does not say so, we try nevertheless.
-    Required,
-    /// If its metadata says so; else it is reached with a client credentials grant.
-    Preferred,
-    /// It does not: it is reached with a client credentials grant.
-    Never,
-}
-
-/// Whether tokens are bound to a key of ours (RFC 9449).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// They are not.
-    No,
-    /// If the servers do that.
-    Preferred,
-    /// Others are not used.
-    Required,
-}
-
 /// `actor_token` of the exchange.
 #[derive(Debug)]
 pub enum Actor {
@@ -129,7 +120,7 @@ pub struct Caller {
 impl Caller {
     /// Whether a refresh token stands for it.
     pub fn uses_refresh_token(&self) -> bool {
-        matches!(self.presents, Presents::RefreshToken(_))
+        matches!(self.presents, Presents::RefreshToken(_) | Presents::Saml { .. })
             || matches!(self.subject, Subject::RefreshToken(_))
     }
 }
@@ -139,6 +130,25 @@ impl Caller {
 pub enum Presents {
     /// By an ID Token of the identity provider, issued to our client.
     IdToken,
+    /// By an access token of the identity provider.
+    AccessToken {
+        /// One of its audiences.
+        audience: String,
+        /// Whether its `typ` may be that of any JWT.
+        untyped: bool,
+    },
+    /// By a JWT that another issuer made for a workload.
+    Workload(Rc<Workload>),
+    /// By a SAML assertion or response, in this header, of this issuer for this audience. Its signature is the
+    /// identity provider's to verify.
+    Saml {
+        /// The header.
+        header: String,
+        /// Entity identifier of the issuer.
+        issuer: String,
+        /// Entity identifier of the service provider.
+        audience: String,
+    },
     /// By an opaque refresh token of the identity provider, issued to our client, in this header.
     RefreshToken(String),
     /// By an API key of this SHA-256, in this header.
@@ -160,6 +170,22 @@ pub enum Subject {
     RefreshToken(Secret),
     /// Our own client at the identity provider: with an access token by client credentials, of this scope.
     ClientCredentials(String),
+    /// Whom the identity provider takes the caller's JWT for, in a JWT bearer grant: with an access token of this
+    /// scope.
+    JwtBearer(String),
+}
+
+/// Which workloads of an issuer are meant.
+#[derive(Debug)]
+pub struct Workload {
+    /// Who issues their tokens.
+    pub issuer: Rc<IdentityProvider>,
+    /// The one audience of the tokens.
+    pub audience: String,
+    /// What their claims must say.
+    pub rules: Vec<ClaimRule>,
+    /// Longest life of a token, in seconds.
+    pub max_lifetime: u64,
 }
 
 /// What an identity provider wants of token exchanges that others do not.
@@ -173,4 +199,10 @@ pub struct ExchangeRules {
     pub parameters: Vec<(String, String)>,
     /// Whether a user's `sub` in an ID-JAG may differ from that in an ID Token.
     pub pairwise_subjects: bool,
+    /// What is sent of a SAML response.
+    pub saml_payload: Payload,
+    /// How it is written.
+    pub saml_encoding: Encoding,
+    /// Whether it is first exchanged for a refresh token, which is then exchanged.
+    pub saml_for_refresh_token: bool,
 }

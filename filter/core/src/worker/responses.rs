@@ -114,7 +114,7 @@ impl Worker {
             edits.set.push((":status", "502".to_owned()));
         }
         let mut todo = match after.token {
-            Some((key, made_at)) if refused => self.token_refused(&key, made_at, now),
+            Some((key, made_at)) if refused => self.token_refused(&key, false, made_at, now),
             _ => Vec::new(),
         };
         let wants_nonce = headers.sole(":status") == Some(b"400") && headers.has("dpop-nonce");
@@ -148,7 +148,12 @@ impl Worker {
         };
         todo.push(Todo::Count("upstream_refused", refusal.code()));
         if refusal == Refusal::Token {
-            todo.extend(self.token_refused(&sent.key, sent.token.made_at, moment.now));
+            todo.extend(self.token_refused(
+                &sent.key,
+                sent.known.is_unproven,
+                sent.token.made_at,
+                moment.now,
+            ));
         }
         // What cannot be had anew goes on as it is, but for the user who must authenticate.
         let request = match (&refusal, resend()) {
@@ -192,9 +197,9 @@ impl Worker {
 
     /// The token under `key`, got at `made_at`, is not used again. If the store fails, the shared token
     /// ends by its own expiry.
-    fn token_refused(&mut self, key: &Key, made_at: u64, now: u64) -> Vec<Todo> {
+    fn token_refused(&mut self, key: &Key, is_unproven: bool, made_at: u64, now: u64) -> Vec<Todo> {
         self.site.drop_token(key);
-        let _ = self.table(now).forget_token(key, made_at);
+        let _ = self.table(now).forget_token(key, is_unproven, made_at);
         self.tell_peers(key, now)
     }
 }
