@@ -525,9 +525,9 @@ fn of_two_faults_the_one_that_is_checked_first_is_told() {
         ("nothing recognised", 401, "no_credential", 0),
         ("unknown key", 401, "api_key_unknown", 0),
         ("idp metadata", 502, "exchange_bad_answer", 0),
+        ("as metadata", 502, "exchange_bad_answer", 0),
         ("exchange", 403, "exchange_forbidden", 1),
         ("id-jag", 502, "exchange_misconfigured", 1),
-        ("as metadata", 502, "exchange_bad_answer", 1),
         ("redemption", 403, "exchange_forbidden", 2),
         ("answer", 502, "exchange_bad_answer", 2),
     ];
