@@ -73,6 +73,7 @@ fn a_legacy_client_behind_jagway_passes_every_check_of_the_scenario_for_ema_clie
         "SUCCESS  authorization-server-metadata",
         "SUCCESS  complete-flow-jwt-bearer",
         "SUCCESS  complete-flow-token-exchange",
+        "SUCCESS  prm-pathbased-requested",
         "SUCCESS  token-request",
         "SUCCESS  valid-bearer-token",
     ];

@@ -145,7 +145,9 @@ pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
 pub fn headers(upgrade: &Upgrade) -> Vec<&str> {
     let mut headers = vec!["authorization"];
     for caller in &upgrade.callers {
-        let (Presents::ApiKey(header, _) | Presents::RefreshToken(header)) = &caller.presents
+        let (Presents::ApiKey(header, _)
+        | Presents::RefreshToken(header)
+        | Presents::Saml { header, .. }) = &caller.presents
         else {
             continue;
         };

@@ -91,6 +91,7 @@ fn config(context: &Value, resource: &str, issuer: &str, url: &str, key: &str) -
                     "cluster": "as",
                     "client": {"id": context["client_id"], "secret": {"env": "AS_SECRET"}},
                 }],
+                "discovery": {"cluster": "mcp"},
                 "callers": [{
                     "api_key": {"header": "x-api-key", "sha256": sha256_hex(key)},
                     "subject": {"id_token": {"env": "BOUND_ID_TOKEN"}},
