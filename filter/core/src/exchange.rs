@@ -63,16 +63,6 @@ pub fn key(upgrade: &Upgrade, caller: &Known, scope: &str) -> Key {
 pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Value, JobError> {
     let upgrade = &exchange.upgrade;
     let server = server(&ctx, upgrade).await?;
-    let plain = match upgrade.ema {
-        Ema::Required => false,
-        Ema::Never => true,
-        Ema::Preferred => !site.metadata(&ctx, &server.party).await?.speaks_id_jag,
-    };
-    if plain {
-        let granted = client_credentials(&ctx, &site, &exchange, &server).await?;
-        record(&site, "client_credentials", &exchange, &server);
-        return Ok(value(&ctx, &exchange, &granted));
-    }
     let key = match upgrade.dpop {
         Bound::No => None,
         Bound::Preferred | Bound::Required => {
@@ -80,7 +70,20 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
             Some(key.ok_or(JobError::Unavailable)?)
         }
     };
-    let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key };
+    let plain = match upgrade.ema {
+        Ema::Required => false,
+        Ema::Never => true,
+        Ema::Preferred => !site.metadata(&ctx, &server.party).await?.speaks_id_jag,
+    };
+    if plain {
+        let granted = client_credentials(&ctx, &site, &exchange, &server, key.as_ref()).await?;
+        record(&site, "client_credentials", &exchange, &server);
+        return Ok(value(&ctx, &exchange, &granted));
+    }
+    // Before anything is spent, both servers are who they should be, and one redeems what the other grants.
+    token_endpoint(&ctx, &site, &upgrade.identity_provider.party).await?;
+    let grant = grant(&ctx, &site, &server, key.is_some()).await?;
+    let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key, grant };
     let result = match legs(&way).await {
         Err((Leg::Redemption, JobError::SubjectRejected)) => legs(&way).await,
         result => result,
@@ -141,6 +144,29 @@ async fn server(ctx: &Ctx, upgrade: &Upgrade) -> Result<Rc<ResourceAs>, JobError
     found.cloned().ok_or(JobError::Misconfigured)
 }
 
+/// The `grant_type` with which ID-JAGs are redeemed at `server`: that for JWTs that are bound to a key, if it
+/// has one.
+async fn grant(
+    ctx: &Ctx,
+    site: &Rc<Site>,
+    server: &ResourceAs,
+    is_bound: bool,
+) -> Result<&'static str, JobError> {
+    token_endpoint(ctx, site, &server.party).await?;
+    if server.party.token_endpoint.is_some() {
+        return Ok(names::GRANT_JWT_BEARER);
+    }
+    let metadata = site.metadata(ctx, &server.party).await?;
+    if metadata.takes_jwt_bearer == Some(false) && !metadata.speaks_id_jag {
+        site.warn(format!("{:?} has no grant for ID-JAGs", server.party.issuer));
+        return Err(JobError::Misconfigured);
+    }
+    Ok(match is_bound && metadata.takes_jwt_dpop {
+        true => names::GRANT_JWT_DPOP,
+        false => names::GRANT_JWT_BEARER,
+    })
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Leg {
     Exchange,
@@ -154,6 +180,8 @@ struct Way<'a> {
     exchange: &'a Exchange,
     server: &'a ResourceAs,
     key: Option<ProofKey>,
+    /// `grant_type` of the redemption.
+    grant: &'static str,
 }
 
 impl Way<'_> {
@@ -264,8 +292,6 @@ async fn with_refresh_token(
 ) -> Result<Assertion, JobError> {
     let (ctx, site, upgrade) = (way.ctx, way.site, &way.exchange.upgrade);
     let provider = &upgrade.identity_provider;
-    // What takes time before a turn does not take of the turn.
-    token_endpoint(ctx, site, &provider.party).await?;
     let place = if presented { Place::Presented } else { Place::Bound };
     let client_id = &upgrade.idp_client.id;
     let record = Record::new(provider.party.issuer.as_str(), client_id, original, place);
@@ -429,33 +455,10 @@ async fn actor(ctx: &Ctx, site: &Rc<Site>, upgrade: &Upgrade) -> Result<Option<T
 async fn redeemed(way: &Way<'_>, assertion: &Assertion) -> Result<Granted, JobError> {
     let (ctx, site, server, upgrade) = (way.ctx, way.site, way.server, &way.exchange.upgrade);
     let scope = &way.exchange.scope;
-    let mut grant = names::GRANT_JWT_BEARER;
-    if server.party.token_endpoint.is_none() {
-        let metadata = site.metadata(ctx, &server.party).await?;
-        if metadata.takes_jwt_bearer == Some(false) && !metadata.speaks_id_jag {
-            site.warn(format!("{:?} has no grant for ID-JAGs", server.party.issuer));
-            return Err(JobError::Misconfigured);
-        }
-        if way.key.is_some() && metadata.takes_jwt_dpop {
-            grant = names::GRANT_JWT_DPOP;
-        }
-    }
-    let fields = jwt_bearer::fields(upgrade, grant, assertion, scope);
+    let fields = jwt_bearer::fields(upgrade, way.grant, assertion, scope);
     let key = way.key.as_ref();
     let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
-    let granted =
-        granted(site, upgrade, server, assertion.scope.as_deref().unwrap_or(scope), &answer)?;
-    let is_expected = match upgrade.dpop {
-        Bound::No => !granted.bound,
-        Bound::Preferred => true,
-        Bound::Required => granted.bound,
-    };
-    if !is_expected {
-        let line = "the token is not bound to our key as `dpop` says";
-        site.warn(format!("redemption at {:?}: {line}", server.party.issuer));
-        return Err(JobError::BadAnswer);
-    }
-    Ok(granted)
+    granted(site, upgrade, server, assertion.scope.as_deref().unwrap_or(scope), &answer)
 }
 
 fn granted(
@@ -467,11 +470,22 @@ fn granted(
 ) -> Result<Granted, JobError> {
     let issuer = &server.party.issuer;
     let mut log = |line| site.warn(format!("redemption at {issuer:?}: {line}"));
-    jwt_bearer::response(upgrade, asked, answer, &mut log).map_err(|error| {
+    let granted = jwt_bearer::response(upgrade, asked, answer, &mut log).map_err(|error| {
         let (status, code) = (answer.status, error_code(answer));
         site.warn(format!("redemption at {issuer:?}: {status} {code}: {error:?}"));
         error
-    })
+    })?;
+    let is_expected = match upgrade.dpop {
+        Bound::No => !granted.bound,
+        Bound::Preferred => true,
+        Bound::Required => granted.bound,
+    };
+    if !is_expected {
+        let line = "the token is not bound to our key as `dpop` says";
+        site.warn(format!("redemption at {issuer:?}: {line}"));
+        return Err(JobError::BadAnswer);
+    }
+    Ok(granted)
 }
 
 /// A server that does not speak EMA: our own client's token, which is nobody's in particular (RFC 6749 §4.4).
@@ -480,6 +494,7 @@ async fn client_credentials(
     site: &Rc<Site>,
     exchange: &Exchange,
     server: &ResourceAs,
+    key: Option<&ProofKey>,
 ) -> Result<Granted, JobError> {
     let upgrade = &exchange.upgrade;
     let mut fields = vec![
@@ -489,7 +504,7 @@ async fn client_credentials(
     if !exchange.scope.is_empty() {
         fields.push(("scope", &exchange.scope));
     }
-    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, None).await?;
+    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
     // It is not the caller who is refused here.
     let granted = granted(site, upgrade, server, &exchange.scope, &answer);
     granted.map_err(|error| match error {

@@ -36,6 +36,11 @@ impl Job {
         }
     }
 
+    /// Whether its result is for more than those who wait for it.
+    pub fn is_kept(&self) -> bool {
+        !matches!(self, Self::Exchange(exchange) if !exchange.upgrade.caches)
+    }
+
     /// Where a result under `key` lies in the shared store.
     pub fn place(&self, key: &Key) -> Place {
         match self {

@@ -105,7 +105,8 @@ impl Table<'_> {
     }
 
     /// Writes the result of a job this worker led and gives the lease back. A failure leaves an
-    /// older value that is still usable in place; a refusal does not. `random` must never repeat.
+    /// older value that is still usable in place; a refusal does not. Of what is not kept, nothing is
+    /// written. `random` must never repeat.
     pub fn publish(
         &self,
         job: &Job,
@@ -116,6 +117,10 @@ impl Table<'_> {
         let name = base64url(&key);
         update(self.store, &job.place(&key).key, |bytes| {
             let mut entries = decode(bytes);
+            if !job.is_kept() {
+                entries.retain(|entry| entry.key != name);
+                return (Some(encode(&entries)), ());
+            }
             let Some(entry) = entries.iter_mut().find(|entry| entry.key == name) else {
                 return (None, ());
             };

@@ -147,8 +147,14 @@ pub async fn token(
     }
     let Verified { caller, subject, expires_at, assertion_id } =
         caller_token::verify(ctx, site, upgrade, known).await?;
+    // What is not kept is not shared either. A job it is nevertheless: it goes on when the client is gone,
+    // and keeps what a refresh token is replaced by.
+    let run = match upgrade.caches {
+        true => key,
+        false => of_fields(&[&key, &ctx.random()]),
+    };
     let exchange = Rc::new(Exchange {
-        key,
+        key: run,
         upgrade: upgrade.clone(),
         caller,
         scope: scope.to_owned(),
@@ -156,12 +162,7 @@ pub async fn token(
         subject,
         assertion_id,
     });
-    let value = match upgrade.caches {
-        true => ctx.job(Job::Exchange(exchange), Want::Usable).await,
-        // Nothing is kept, so nothing is shared: this request goes the whole way itself.
-        false => exchange::run(ctx.clone(), site.clone(), exchange).await,
-    };
-    let value = value.map_err(Error::Exchange)?;
+    let value = ctx.job(Job::Exchange(exchange), Want::Usable).await.map_err(Error::Exchange)?;
     let token = token_response::token(&value).ok_or(Error::Exchange(JobError::BadAnswer))?;
     Ok((key, if upgrade.caches { site.keep_token(key, token) } else { Rc::new(token) }))
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod assertions;
+pub mod servers;
 
 use jagway_core::config::Config;
 use jagway_core::digest::{hex, sha256};
@@ -51,6 +52,11 @@ pub fn env(name: &str) -> Option<String> {
         "AS_SECRET" => "as-secret".to_owned(),
         "BOT_REFRESH" => "bot-refresh-token".to_owned(),
         "OTHER_REFRESH" => "other-refresh-token".to_owned(),
+        "BOT_ID_TOKEN" => servers::id_token(&json!({ "exp": NOW + 120 })),
+        "OLD_ID_TOKEN" => servers::id_token(&json!({ "exp": NOW })),
+        "ENDLESS_ID_TOKEN" => servers::id_token(&json!({ "exp": null })),
+        "ACTOR" => "actor-token".to_owned(),
+        "WITH_COLON" => "a:b c%".to_owned(),
         "WITH_NEWLINE" => "secret\n".to_owned(),
         "TWO_LINES" => "one\ntwo".to_owned(),
         "EMPTY" => String::new(),
