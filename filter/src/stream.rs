@@ -208,7 +208,7 @@ fn resend(kept: &mut Kept) -> Option<Resend> {
     if !kept.whole || kept.lost {
         return None;
     }
-    let cluster = host::property(&["cluster_name"]).filter(|name| !name.is_empty())?;
+    let cluster = host::property(&["xds", "cluster_name"]).filter(|name| !name.is_empty())?;
     let body = std::mem::take(&mut kept.body);
     Some(Resend { cluster, headers: host::headers(Map::Request)?, body })
 }

@@ -11,7 +11,29 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
+use tokio::sync::watch;
+
 use crate::journal::{Journal, sender};
+
+/// What holds answers back until it is opened.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<watch::Sender<bool>>);
+
+impl Gate {
+    /// A closed one.
+    pub fn closed() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Lets all go on, those who wait and those who come.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn wait(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
 
 /// What is wrong with an endpoint.
 #[derive(Clone, Debug)]
@@ -20,6 +42,8 @@ pub enum Fault {
     Status(u16),
     /// It answers rightly, but after this long.
     Delay(Duration),
+    /// It answers rightly, but not before this is opened.
+    Held(Gate),
     /// It answers 200 with something that is not JSON.
     Junk,
     /// It answers 200 with nothing.
@@ -104,6 +128,10 @@ async fn switch(State(endpoints): State<Endpoints>, request: Request, next: Next
         None => next.run(request).await,
         Some(Fault::Delay(delay)) => {
             tokio::time::sleep(delay).await;
+            next.run(request).await
+        }
+        Some(Fault::Held(gate)) => {
+            gate.wait().await;
             next.run(request).await
         }
         Some(Fault::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),

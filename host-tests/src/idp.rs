@@ -62,6 +62,16 @@ struct Acme {
     logins: Mutex<HashMap<String, login::Login>>,
     codes: Mutex<HashMap<String, login::Code>>,
     refresh_tokens: Mutex<HashMap<String, Grant>>,
+    renewing: Mutex<Renewing>,
+}
+
+/// Refresh tokens that are good for one use each (RFC 9700 §4.14.2).
+#[derive(Default)]
+struct Renewing {
+    is_on: bool,
+    /// What was used, and whose it was.
+    spent: HashMap<String, Grant>,
+    reused: usize,
 }
 
 /// Signing keys: the first published one signs; retired ones only verify what was signed before.
@@ -97,6 +107,7 @@ impl Idp {
             logins: Mutex::default(),
             codes: Mutex::default(),
             refresh_tokens: Mutex::default(),
+            renewing: Mutex::default(),
             issuer,
         });
         let router = Router::new()
@@ -166,6 +177,18 @@ impl Idp {
     /// Revokes a refresh token.
     pub fn revoke(&self, refresh_token: &str) {
         self.state.refresh_tokens.lock().unwrap().remove(refresh_token);
+    }
+
+    /// From now on whoever exchanges a refresh token gets another one, and a second use of one ends the whole
+    /// grant: all refresh tokens of that user.
+    pub fn renew_refresh_tokens(&self) {
+        self.state.renewing.lock().unwrap().is_on = true;
+    }
+
+    /// How often a refresh token was used that had been renewed, and how many were used and renewed.
+    pub fn refresh_tokens_reused_and_renewed(&self) -> (usize, usize) {
+        let renewing = self.state.renewing.lock().unwrap();
+        (renewing.reused, renewing.spent.len())
     }
 
     /// The key that signs at present.

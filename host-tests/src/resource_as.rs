@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::client_auth::{Client, Registry};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, Fault};
 use crate::idp::Address;
 use crate::journal::{Journal, Kind, Token, sender};
 use crate::jwks::KeySource;
@@ -73,6 +73,7 @@ impl ResourceAs {
             .route("/.well-known/oauth-authorization-server", get(metadata))
             .route("/jwks", get(jwks))
             .route("/token", post(token))
+            .route("/moved/token", post(token))
             .with_state(state.clone());
         Self { server: Server::start(place, state.endpoints.before(router)), state }
     }
@@ -85,6 +86,15 @@ impl ResourceAs {
     /// Where ID-JAGs are redeemed.
     pub fn token_endpoint(&self) -> String {
         format!("{}/token", self.state.issuer)
+    }
+
+    /// From now on its token endpoint is elsewhere, and its metadata says so.
+    pub fn move_token_endpoint(&self) {
+        let issuer = self.issuer();
+        let metadata = json!({"issuer": issuer, "token_endpoint": format!("{issuer}/moved/token")});
+        let endpoints = self.endpoints();
+        endpoints.fail("/.well-known/oauth-authorization-server", Fault::Body(metadata.to_string()));
+        endpoints.fail("/token", Fault::Status(404));
     }
 
     /// Where the keys are published.

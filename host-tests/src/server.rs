@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -17,8 +17,14 @@ use tokio::runtime::Runtime;
 pub struct Server {
     address: SocketAddr,
     router: Router,
-    received: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     runtime: Option<Runtime>,
+}
+
+struct Shared {
+    received: AtomicU64,
+    /// How much of an answer is sent before the connection is closed.
+    cut: AtomicUsize,
 }
 
 /// A free port, held by an open listener until the server takes it over.
@@ -40,7 +46,8 @@ impl Server {
     /// Serves the router at the place found before.
     pub fn start(place: Place, router: Router) -> Self {
         let address = place.0.local_addr().unwrap();
-        let mut server = Self { address, router, received: Arc::default(), runtime: None };
+        let shared = Shared { received: AtomicU64::new(0), cut: AtomicUsize::new(usize::MAX) };
+        let mut server = Self { address, router, shared: Arc::new(shared), runtime: None };
         server.serve(place.0);
         server
     }
@@ -52,7 +59,12 @@ impl Server {
 
     /// How many bytes have ever arrived, over all connections.
     pub fn bytes_received(&self) -> u64 {
-        self.received.load(Ordering::SeqCst)
+        self.shared.received.load(Ordering::SeqCst)
+    }
+
+    /// From now on it closes each connection after so many bytes of an answer; `None`: it is well again.
+    pub fn cut_answers(&self, after: Option<usize>) {
+        self.shared.cut.store(after.unwrap_or(usize::MAX), Ordering::SeqCst);
     }
 
     /// Stops listening and drops every connection.
@@ -83,10 +95,9 @@ impl Server {
             .enable_all()
             .build()
             .unwrap();
-        let (router, received) = (self.router.clone(), self.received.clone());
+        let (router, shared) = (self.router.clone(), self.shared.clone());
         runtime.spawn(async move {
-            let listener =
-                Counting { listener: TcpListener::from_std(listener).unwrap(), received };
+            let listener = Counting { listener: TcpListener::from_std(listener).unwrap(), shared };
             axum::serve(listener, router).await
         });
         self.runtime = Some(runtime);
@@ -101,7 +112,7 @@ impl Drop for Server {
 
 struct Counting {
     listener: TcpListener,
-    received: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl axum::serve::Listener for Counting {
@@ -110,7 +121,7 @@ impl axum::serve::Listener for Counting {
 
     async fn accept(&mut self) -> (Counted, SocketAddr) {
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Counted { stream, received: self.received.clone() }, address)
+        (Counted { stream, shared: self.shared.clone(), is_cut: false }, address)
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
@@ -120,7 +131,8 @@ impl axum::serve::Listener for Counting {
 
 struct Counted {
     stream: TcpStream,
-    received: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    is_cut: bool,
 }
 
 impl AsyncRead for Counted {
@@ -131,7 +143,8 @@ impl AsyncRead for Counted {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::SeqCst);
+        let count = (buffer.filled().len() - before) as u64;
+        self.shared.received.fetch_add(count, Ordering::SeqCst);
         polled
     }
 }
@@ -142,7 +155,12 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        if self.is_cut {
+            return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+        }
+        let cut = self.shared.cut.load(Ordering::SeqCst);
+        self.is_cut = cut < bytes.len();
+        Pin::new(&mut self.stream).poll_write(cx, &bytes[..bytes.len().min(cut)])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

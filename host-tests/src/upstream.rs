@@ -1,9 +1,10 @@
 //! An upstream server that takes anything, keeps it byte for byte, and answers as it is told.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -36,6 +37,8 @@ struct Inner {
     received: Vec<Received>,
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
+    documents: HashMap<String, String>,
+    challenge: Option<String>,
 }
 
 impl Received {
@@ -59,12 +62,28 @@ impl Received {
 }
 
 impl Upstream {
-    /// Starts it; it answers 200.
+    /// Starts it; it answers 200, and names the user of the bearer token that it is shown, if there is one.
     pub fn start() -> Self {
-        let inner = Inner { received: vec![], status: 200, headers: vec![] };
+        Self::start_at(Place::find())
+    }
+
+    /// As [`Upstream::start`], at the place found before.
+    pub fn start_at(place: Place) -> Self {
+        let (received, headers, documents) = (vec![], vec![], HashMap::new());
+        let inner = Inner { received, status: 200, headers, documents, challenge: None };
         let state = Arc::new(Mutex::new(inner));
         let router = Router::new().fallback(take).with_state(state.clone());
-        Self { server: Server::start(Place::find(), router), state }
+        Self { server: Server::start(place, router), state }
+    }
+
+    /// From now on it answers 200 with this JSON to whatever is asked at this path.
+    pub fn publish(&self, path: &str, document: &Value) {
+        self.state.lock().unwrap().documents.insert(path.into(), document.to_string());
+    }
+
+    /// From now on it answers 401 with this challenge to whoever shows no credential.
+    pub fn challenge(&self, challenge: &str) {
+        self.state.lock().unwrap().challenge = Some(challenge.into());
     }
 
     /// Its port.
@@ -98,15 +117,26 @@ async fn take(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Respo
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let mut inner = state.lock().unwrap();
-    inner.received.push(Received {
+    let received = Received {
         method: parts.method.to_string(),
         target: parts.uri.to_string(),
         headers: parts.headers,
         body,
-    });
+    };
+    inner.received.push(received.clone());
+    if let Some(document) = inner.documents.get(parts.uri.path()) {
+        let json = Response::builder().header("content-type", "application/json");
+        return json.body(document.clone().into()).unwrap();
+    }
+    let challenge = inner.challenge.as_ref().filter(|_| received.header("authorization").is_none());
+    if let Some(challenge) = challenge {
+        let refusal = Response::builder().status(401).header("www-authenticate", challenge);
+        return refusal.body(Body::empty()).unwrap();
+    }
     let mut response = Response::builder().status(inner.status);
     for (name, value) in &inner.headers {
         response = response.header(*name, *value);
     }
-    response.body("upstream".into()).unwrap()
+    let user = received.claim("sub");
+    response.body(user.as_str().unwrap_or("upstream").to_owned().into()).unwrap()
 }

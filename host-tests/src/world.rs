@@ -46,6 +46,8 @@ pub struct Options {
     pub tickets_as_auth: AuthMethod,
     /// The Tickets AS wants `client_id` in the body even beside HTTP Basic.
     pub client_id_in_body: bool,
+    /// Tickets is known by the URL of Envoy's listener, as a server behind a gateway is, and not by its own.
+    pub tickets_behind_envoy: bool,
     /// The IdP publishes an RS256 key too (slow to make).
     pub rs256: bool,
     /// Jagway signs its own tokens with Ed25519 rather than ES256.
@@ -70,6 +72,7 @@ impl Default for Options {
             idp_auth: AuthMethod::Basic,
             tickets_as_auth: AuthMethod::Basic,
             client_id_in_body: false,
+            tickets_behind_envoy: false,
             rs256: false,
             eddsa: false,
             patch_egress: None,
@@ -161,7 +164,11 @@ impl World {
         let claude = OauthClient::new("claude", "EMA client", AuthMethod::Basic);
 
         let (tickets_place, tickets_as_place) = (Place::find(), Place::find());
-        let resource = format!("{}/mcp", tickets_place.origin());
+        let tickets_origin = match options.tickets_behind_envoy {
+            true => egress.origin(),
+            false => tickets_place.origin(),
+        };
+        let resource = format!("{tickets_origin}/mcp");
         let to = |audience: String, there: &OauthClient, resource: String, scopes: [&str; 2]| {
             let (client_id, client_id_there) = (app.id.clone(), there.id.clone());
             let (resources, scopes) = (vec![resource], scopes.map(Into::into).into());
@@ -193,8 +200,8 @@ impl World {
             ResourceAs::start(tickets_as_place, &journal, &resource, &TICKETS_SCOPES, &idp_address);
         tickets_as.demand_client_id_in_body(options.client_id_in_body);
         tickets_as.register(jagway_at_tickets.registration());
-        let tickets =
-            Tickets::start(tickets_place, &journal, tickets_as.issuer(), &tickets_as.jwks_uri());
+        let (issuer, keys) = (tickets_as.issuer(), tickets_as.jwks_uri());
+        let tickets = Tickets::start(tickets_place, &tickets_origin, &journal, issuer, &keys);
         let warehouse = Warehouse::start(&journal, &warehouse_key);
 
         let jagway_key =

@@ -187,6 +187,53 @@ fn a_listener_that_is_not_as_the_configuration_says_is_told() {
 }
 
 #[test]
+fn an_upgrade_that_relies_on_verified_certificates_has_a_listener_that_verifies_them() {
+    let caller = "                        - id_token: {}\n";
+    let by_name = format!(
+        "{caller}                        - {{ certificate: {{ san_dns: ci.acme.example }}, subject: {{ refresh_token: {{ env: CI_BOT_REFRESH }} }} }}\n"
+    );
+    let scopes = "                        scopes: ";
+    let verified = replaced(
+        &replaced(&example(UPGRADE), caller, &by_name),
+        scopes,
+        &format!("                        mutual_tls: {{ chain: verified }}\n{scopes}"),
+    );
+    let untrusted = replaced(
+        &verified,
+        "            tls_certificates:\n",
+        "            validation_context: { trust_chain_verification: ACCEPT_UNTRUSTED }\n            tls_certificates:\n",
+    );
+
+    let (code, output) = check(&["--no-secrets"], &[], &[&verified]);
+    let (code_untrusted, output_untrusted) = check(&["--no-secrets"], &[], &[&untrusted]);
+
+    assert_eq!((code, code_untrusted), (0, 1), "{output}");
+    assert!(
+        output_untrusted.contains("trust_chain_verification: is ACCEPT_UNTRUSTED"),
+        "{output_untrusted}"
+    );
+}
+
+#[test]
+fn clients_that_pass_untouched_need_a_way_to_the_metadata() {
+    let scopes = "                        scopes: ";
+    let passes = format!("                        pass_ema_clients: true\n{scopes}");
+    let hidden = replaced(&example(UPGRADE), scopes, &passes);
+    let tickets = "{ path_separated_prefix: /mcp }";
+    let ways = ["{ prefix: / }", "{ prefix: /.well-known/ }", "{ safe_regex: { regex: '/.*' } }"];
+
+    let (code, output) = check(&["--no-secrets"], &[], &[&hidden]);
+    let open = ways.map(|way| check(&["--no-secrets"], &[], &[&replaced(&hidden, tickets, way)]));
+
+    assert!(output.contains("egress/jagway: route_config: warning: has no way to"), "{output}");
+    assert_eq!(code, 0);
+    for (code, output) in open {
+        assert!(output.ends_with("0 errors, 0 warnings\n"), "{output}");
+        assert_eq!(code, 0);
+    }
+}
+
+#[test]
 fn a_cluster_that_cds_may_bring_is_a_warning() {
     let dynamic = "dynamic_resources: { cds_config: { ads: {} } }\nstatic_resources:\n";
     let yaml = replaced(&example(ACCEPT), "- name: idp\n", "- name: idps\n");

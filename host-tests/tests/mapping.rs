@@ -24,13 +24,17 @@ fn bare(status: u16) -> Fault {
     Fault::Answer(status, vec![], String::new())
 }
 
-/// Answers that mean the same whichever of the two servers gives them, and what the caller is told.
+/// Answers that mean the same whichever of the two servers gives them, and what the caller is told. Never two
+/// in a row that say the server is down: it would be left alone for a while.
 fn common() -> Vec<(&'static str, Fault, u16)> {
     let html = ("content-type", "text/html".to_owned());
     let deep = "[".repeat(100_000);
     vec![
+        ("429", bare(429), 503),
         ("invalid_client", error(401, "invalid_client"), 502),
+        ("500", bare(500), 503),
         ("invalid_client as 400", error(400, "invalid_client"), 502),
+        ("503", error(503, "temporarily_unavailable"), 503),
         ("unauthorized_client", error(400, "unauthorized_client"), 403),
         ("unsupported_grant_type", error(400, "unsupported_grant_type"), 502),
         ("invalid_target", error(400, "invalid_target"), 403),
@@ -39,9 +43,6 @@ fn common() -> Vec<(&'static str, Fault, u16)> {
         ("access_denied as 403", error(403, "access_denied"), 403),
         ("an unknown error", error(400, "no_such_code"), 502),
         ("an error that is no text", json_answer(400, json!({"error": 7})), 502),
-        ("429", bare(429), 503),
-        ("500", bare(500), 503),
-        ("503", error(503, "temporarily_unavailable"), 503),
         ("temporarily_unavailable as 400", error(400, "temporarily_unavailable"), 503),
         ("404", bare(404), 502),
         ("204", bare(204), 502),

@@ -198,7 +198,9 @@ impl Way<'_> {
     fn at_fault(&self, answer: &Answer, error: JobError) -> JobError {
         let issuer = &self.exchange.upgrade.identity_provider.party.issuer;
         let (status, code) = (answer.status, error_code(answer));
-        self.site.warn(format!("token exchange at {issuer:?}: {status} {code}: {error:?}"));
+        let caller = &self.exchange.caller.name;
+        let line = format!("{status} {code}: {error:?} caller={caller:?}");
+        self.site.warn(format!("token exchange at {issuer:?}: {line}"));
         error
     }
 }

@@ -6,7 +6,7 @@ use crate::dpop_proof;
 use crate::error::Error;
 use crate::flow::Ctx;
 use crate::http::{Answer, Callout, Headers, MAX_ANSWER};
-use crate::job::JobError;
+use crate::job::{Job, JobError, Want};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::upgrade::{self, Sent};
@@ -108,6 +108,7 @@ pub async fn again(
         Refusal::Authentication(error) => return Err(Error::Exchange(error.clone())),
         Refusal::Nonce => sent.token.clone(),
         Refusal::Token => {
+            ask_resource_anew(&ctx, &sent).await;
             let (_, token) =
                 upgrade::token(&ctx, &site, &sent.upgrade, &sent.known, &sent.scope).await?;
             if token.access_token.expose() == sent.token.access_token.expose() {
@@ -137,6 +138,15 @@ pub async fn again(
         return Err(Error::Resend);
     }
     Ok(Verdict::Answer(shown(answer)))
+}
+
+/// RFC 9728 §5.2: a 401 may mean that the resource's metadata has changed, its authorization server included. The
+/// table sees to it that this is asked once in 30 s at most; if there is no answer, the last one holds.
+async fn ask_resource_anew(ctx: &Ctx, sent: &Sent) {
+    if let Some(discovery) = &sent.upgrade.discovery {
+        let want = Want::NewerThan(sent.token.made_at);
+        let _ = ctx.job(Job::Resource(discovery.clone()), want).await;
+    }
 }
 
 /// The request with `credential` in the place of its own. `None` if it has a method or a value that cannot be

@@ -1,11 +1,13 @@
 //! Which of the configured endpoints a request is for.
 
-use crate::config::{Config, Guard, Kind, Resource};
+use crate::caller;
+use crate::config::{Config, Guard, Kind, Resource, Upgrade};
 use crate::error::Error;
-use crate::http::Request;
+use crate::http::{Request, Url};
 use crate::metadata;
 use crate::names;
 use crate::reply::Reply;
+use crate::resource_server::{Edits, credential_headers};
 use crate::revocation_endpoints::{self, Endpoint};
 use std::rc::Rc;
 
@@ -19,8 +21,9 @@ pub enum Route {
     Revocation(Endpoint),
     /// The token endpoint of another authorization server, which we guard.
     Guard(Rc<Guard>),
-    /// Another path of such a server, which goes on unjudged.
-    Unjudged,
+    /// Another path of such a server, or metadata of a resource that we do not speak for: it goes on
+    /// unjudged, but for these edits.
+    Unjudged(Edits),
     /// A resource.
     Resource(Rc<Resource>),
 }
@@ -40,9 +43,14 @@ pub fn route(config: &Config, request: &Request) -> Result<Route, Error> {
     if let Some(guard) = config.guards.iter().find(|guard| guard.endpoint.url.is_at(authority)) {
         return match path {
             path if path == guard.endpoint.url.path() => Ok(Route::Guard(guard.clone())),
-            path if guard.paths.iter().any(|other| other == path) => Ok(Route::Unjudged),
+            path if guard.paths.iter().any(|other| other == path) => {
+                Ok(Route::Unjudged(Edits::default()))
+            }
             _ => Err(Error::NotFound),
         };
+    }
+    if let Some(route) = metadata_behind(config, request, path)? {
+        return Ok(route);
     }
     // The longest path wins, so that one resource may lie below another.
     config
@@ -117,6 +125,35 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
         }
     }
     Ok(None)
+}
+
+/// The metadata of a resource whose EMA clients pass untouched: the server behind has it, and they need it to
+/// find their way (RFC 9728 §3.1; MCP, Protected Resource Metadata: or at the root). It is public: no credential
+/// goes along.
+fn metadata_behind(
+    config: &Config,
+    request: &Request,
+    path: &str,
+) -> Result<Option<Route>, Error> {
+    let root = names::WELL_KNOWN_PROTECTED_RESOURCE;
+    let here: Vec<&Upgrade> = config
+        .resources
+        .iter()
+        .filter_map(|resource| match &resource.kind {
+            Kind::Upgrade(upgrade) if upgrade.url.is_at(request.authority()) => Some(&**upgrade),
+            _ => None,
+        })
+        .collect();
+    let is_at = |url: &Url| path == root || path == url.with_well_known(root).path();
+    if !here.iter().any(|upgrade| upgrade.passes_ema_clients && is_at(&upgrade.url)) {
+        return Ok(None);
+    }
+    let presented: Vec<&str> = here.into_iter().flat_map(caller::headers).collect();
+    let remove = credential_headers(request, &presented);
+    match request.method() {
+        "GET" | "HEAD" => Ok(Some(Route::Unjudged(Edits { remove, set: Vec::new() }))),
+        _ => Err(Error::MethodNotAllowed("GET, HEAD")),
+    }
 }
 
 fn public(request: &Request, reply: &Reply) -> Result<Route, Error> {

@@ -93,10 +93,14 @@ pub fn response(
 ) -> Result<Assertion, JobError> {
     let body = success(answer)?;
     if !is_issued(&body, names::TOKEN_TYPE_ID_JAG) {
+        log("issued_token_type or token_type is not that of an ID-JAG".to_owned());
         return Err(JobError::BadAnswer);
     }
-    let token = text(&body, "access_token").ok_or(JobError::BadAnswer)?;
-    let (header, claims) = decoded(token).ok_or(JobError::BadAnswer)?;
+    let token = text(&body, "access_token").unwrap_or_default();
+    let Some((header, claims)) = decoded(token) else {
+        log("access_token is no JWT".to_owned());
+        return Err(JobError::BadAnswer);
+    };
     let fresh = json::seconds(&claims, "exp").ok().flatten().is_some_and(|exp| exp > expected.now);
     if !text(&header, "typ").is_some_and(|typ| is_media_type(typ, names::TYP_ID_JAG)) || !fresh {
         log("what was issued is no ID-JAG, or has expired".to_owned());

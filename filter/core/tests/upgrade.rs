@@ -587,3 +587,41 @@ fn with_private_key_jwt_the_assertion_goes_to_its_own_audience() {
     assert_eq!((&claims["iss"], &claims["sub"]), (&json!("jagway"), &json!("jagway")));
     assert_eq!(claims["exp"], NOW + 60);
 }
+
+#[test]
+fn metadata_of_the_server_behind_is_for_clients_who_pass_untouched_only() {
+    const ROOT: &str = "/.well-known/oauth-protected-resource";
+    let (ours, below) = (format!("{ROOT}/mcp"), format!("{ROOT}/mcp/x"));
+    let fields = [
+        ("authorization", "Bearer token"),
+        ("x-api-key", "bot-key"),
+        ("dpop", "proof"),
+        ("x-jagway-subject", "forged"),
+        ("accept", "application/json"),
+    ];
+    let asked = |passes: bool, method: &str, host: &str, path: &str| {
+        let mut config = upgrade_config();
+        config["resources"][0]["upgrade"]["pass_ema_clients"] = json!(passes);
+        let mut process = Process::new(&config, 1);
+        process.request(0, 1, request(method, host, path, &fields));
+        process.verdict()
+    };
+
+    for (method, path) in [("GET", &*ours), ("HEAD", &*ours), ("GET", ROOT)] {
+        let Verdict::Forward(edits, after) = asked(true, method, HOST, path) else {
+            panic!("{method} {path}");
+        };
+        assert_eq!(edits.remove, ["authorization", "dpop", "x-api-key", "x-jagway-subject"]);
+        assert!(edits.set.is_empty() && after.hide.is_empty() && after.sent.is_none());
+        assert_eq!(status(&asked(false, method, HOST, path)), 404);
+    }
+    for (code, method, host, path) in [
+        (405, "POST", HOST, &*ours),
+        (405, "OPTIONS", HOST, &*ours),
+        (404, "GET", HOST, &*below),
+        (404, "GET", HOST, "/.well-known/oauth-authorization-server/mcp"),
+        (404, "GET", "other.example", &*ours),
+    ] {
+        assert_eq!(status(&asked(true, method, host, path)), code, "{method} {host} {path}");
+    }
+}

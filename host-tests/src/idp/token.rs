@@ -109,18 +109,37 @@ fn exchange(acme: &Acme, from: &str, client: &Client, form: &Form) -> Result<Res
         })?;
     let scope = narrowed(form.get("scope"), &connection.scopes)?;
 
+    let renewed = (kind == Kind::RefreshToken).then(|| renew(acme, &grant, text)).flatten();
     let claims = acme.id_jag_claims(connection, &grant.user, grant.auth_time, &asked, &scope);
     let key = acme.key();
     let id_jag = key.sign(&key.header(TYP_ID_JAG), &claims);
     acme.journal.record("Acme IdP", from, "200: issues", Some(Token::new(Kind::IdJag, &id_jag)));
 
-    Ok(no_store(json!({
+    let mut answer = json!({
         "issued_token_type": TOKEN_ID_JAG,
         "access_token": id_jag,
         "token_type": "N_A",
         "scope": scope,
         "expires_in": 300,
-    })))
+    });
+    if let Some(renewed) = renewed {
+        answer["refresh_token"] = json!(renewed);
+    }
+    Ok(no_store(answer))
+}
+
+/// The token that takes the place of the one just used, where that is the custom.
+fn renew(acme: &Acme, grant: &Grant, used: &str) -> Option<String> {
+    let mut renewing = acme.renewing.lock().unwrap();
+    if !renewing.is_on {
+        return None;
+    }
+    let renewed = random_text();
+    let mut tokens = acme.refresh_tokens.lock().unwrap();
+    tokens.remove(used);
+    tokens.insert(renewed.clone(), grant.clone());
+    renewing.spent.insert(used.into(), grant.clone());
+    Some(renewed)
 }
 
 /// The ID token must be ours, current, and issued to the client that brings it.
@@ -153,6 +172,12 @@ fn subject_of_id_token(acme: &Acme, client: &Client, text: &str) -> Result<Grant
 }
 
 fn grant_of(acme: &Acme, client: &Client, refresh_token: &str) -> Result<Grant, OauthError> {
+    let mut renewing = acme.renewing.lock().unwrap();
+    if let Some(stolen) = renewing.spent.get(refresh_token).cloned() {
+        renewing.reused += 1;
+        acme.refresh_tokens.lock().unwrap().retain(|_, grant| grant.user != stolen.user);
+    }
+    drop(renewing);
     let grant = acme.refresh_tokens.lock().unwrap().get(refresh_token).cloned();
     let wrong = || OauthError::new("invalid_grant", "the refresh token is not good");
     grant.filter(|grant| grant.client_id == client.id).ok_or_else(wrong)

@@ -29,7 +29,7 @@ pub struct Tickets {
     pub server: Server,
     /// What reached it.
     pub recorder: Recorder,
-    /// Its resource identifier, which is also its URL.
+    /// Its resource identifier.
     pub resource: String,
 }
 
@@ -46,11 +46,17 @@ struct Door {
 struct Caller(Value, Token);
 
 impl Tickets {
-    /// Starts it at `place`, opening to tokens of this AS.
-    pub fn start(place: Place, journal: &Journal, as_issuer: &str, as_jwks_uri: &str) -> Self {
-        let (resource, recorder) = (format!("{}/mcp", place.origin()), Recorder::default());
+    /// Starts it at `place`, known to the world at `origin`, opening to tokens of this AS.
+    pub fn start(
+        place: Place,
+        origin: &str,
+        journal: &Journal,
+        as_issuer: &str,
+        as_jwks_uri: &str,
+    ) -> Self {
+        let (resource, recorder) = (format!("{origin}/mcp"), Recorder::default());
         let door = Arc::new(Door {
-            metadata_url: format!("{}/.well-known/oauth-protected-resource/mcp", place.origin()),
+            metadata_url: format!("{origin}/.well-known/oauth-protected-resource/mcp"),
             resource: resource.clone(),
             as_issuer: as_issuer.into(),
             keys: KeySource::new(as_jwks_uri, "Tickets MCP"),

@@ -9,7 +9,7 @@ pub struct Beside {
     /// The process.
     pub envoy: Envoy,
     ingress: HeldPort,
-    _egress: HeldPort,
+    egress: HeldPort,
 }
 
 impl Beside {
@@ -17,6 +17,11 @@ impl Beside {
     /// those of [`http_client_through`](crate::through::http_client_through) do.
     pub fn origin(&self) -> String {
         self.ingress.origin()
+    }
+
+    /// Where its egress listener is. It stands for the first one's in the same way.
+    pub fn egress_origin(&self) -> String {
+        self.egress.origin()
     }
 }
 
@@ -30,9 +35,19 @@ impl World {
         };
         let text = moved(self.bootstrap.clone(), &self.egress, &egress);
         let text = moved(text, &self.ingress, &ingress);
+        let envoy = self.another_envoy(&text).await;
+        Beside { envoy, ingress, egress }
+    }
+
+    /// Ends Envoy as a crash would, and starts it again on the same ports.
+    pub async fn restart_envoy(&mut self) {
+        self.envoy = None;
+        self.envoy = Some(self.another_envoy(&self.bootstrap).await);
+    }
+
+    async fn another_envoy(&self, text: &str) -> Envoy {
         let env: Vec<_> =
             self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let envoy = Envoy::start(&text, &env, self.concurrency).await;
-        Beside { envoy, ingress, _egress: egress }
+        Envoy::start(text, &env, self.concurrency).await
     }
 }

@@ -258,8 +258,8 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
             let goes = Judged::Goes(Purpose::Guarded(guard), Some(token_endpoint::MAX_FORM));
             (surface, judged.map(|()| goes))
         }
-        Ok(Route::Unjudged) => {
-            let verdict = Verdict::Forward(Edits::default(), Box::default());
+        Ok(Route::Unjudged(edits)) => {
+            let verdict = Verdict::Forward(edits, Box::default());
             (Surface::Other, Ok(Judged::Now(verdict)))
         }
         Ok(Route::Revocation(endpoint)) => {

@@ -87,15 +87,20 @@ fn plugin(filter: &Filter) -> Vec<Finding> {
         findings.push(Finding::error("fail_open", problem));
     }
     let fields = filter.fields();
-    let accepted = items(field(&fields, "resources")).iter().filter_map(|one| one.get("accept"));
-    let accepted: Vec<&Value> = accepted.collect();
+    let accepted = resources(&fields, "accept");
     let reads_forms = !accepted.is_empty() || !items(field(&fields, "guards")).is_empty();
     if reads_forms && !is_true(field(plugin, "allow_on_headers_stop_iteration")) {
         let problem = "must be true for `accept` and `guards`: else the form sent to the token endpoint never arrives";
         findings.push(Finding::error("allow_on_headers_stop_iteration", problem));
     }
     findings.extend(listener(filter, &fields, &accepted));
+    findings.extend(metadata_route(filter, &fields));
     findings
+}
+
+/// What stands below this member of resources.
+fn resources<'a>(fields: &'a Value, kind: &str) -> Vec<&'a Value> {
+    items(field(fields, "resources")).iter().filter_map(|one| one.get(kind)).collect()
 }
 
 /// What the listener must be like for what the configuration asks of it.
@@ -110,14 +115,42 @@ fn listener(filter: &Filter, fields: &Value, accepted: &[&Value]) -> Vec<Finding
         findings.push(Finding::warning(path, problem));
     }
     // A name in a certificate counts only where somebody vouches for it.
-    let chain = field(field(field(fields, "authorization_server"), "mutual_tls"), "chain");
+    let mut readers = resources(fields, "upgrade");
+    readers.push(field(fields, "authorization_server"));
+    let mut chains = readers.into_iter().map(|reader| field(field(reader, "mutual_tls"), "chain"));
     let untrusted = filter.listener.to_string().contains("ACCEPT_UNTRUSTED");
-    if text(chain) == "verified" && untrusted {
+    if chains.any(|chain| text(chain) == "verified") && untrusted {
         let path = "trust_chain_verification";
         let problem = "is ACCEPT_UNTRUSTED, but `mutual_tls.chain` says that chains are verified";
         findings.push(Finding::error(path, problem));
     }
     findings
+}
+
+/// Clients that pass untouched look for the metadata of the server behind.
+fn metadata_route(filter: &Filter, fields: &Value) -> Option<Finding> {
+    const METADATA: &str = "/.well-known/oauth-protected-resource";
+    let hosts = field(field(&filter.connection_manager, "route_config"), "virtual_hosts");
+    let mut routes = items(hosts).iter().flat_map(|host| items(field(host, "routes"))).peekable();
+    let leads_there = |route: &Value| {
+        let way = field(route, "match");
+        let start = field(way, "prefix").as_str();
+        let start = start.or_else(|| field(way, "path_separated_prefix").as_str());
+        match (field(way, "path").as_str(), start) {
+            (Some(path), _) => path.starts_with(METADATA),
+            (None, Some(start)) => METADATA.starts_with(start) || start.starts_with(METADATA),
+            // A pattern may lead anywhere.
+            (None, None) => true,
+        }
+    };
+    let mut upgrades = resources(fields, "upgrade").into_iter();
+    let passes = upgrades.any(|upgrade| is_true(field(upgrade, "pass_ema_clients")));
+    // Routes from RDS are not seen here.
+    if !passes || routes.peek().is_none() || routes.any(leads_there) {
+        return None;
+    }
+    let problem = format!("has no way to `{METADATA}`, which `pass_ema_clients` needs");
+    Some(Finding::warning("route_config", problem))
 }
 
 fn connection_manager(manager: &Value) -> Vec<Finding> {
