@@ -3,7 +3,7 @@
 use crate::caller::{Known, SubjectToken};
 use crate::client_credential;
 use crate::config::{Actor, Bound, Ema, ResourceAs, Upgrade};
-use crate::digest::{Key, hex, of_fields, sha256};
+use crate::digest::{Key, hex, of_fields, sha256, short_digest};
 use crate::discovery::token_endpoint;
 use crate::dpop_proof::ProofKey;
 use crate::flow::Ctx;
@@ -118,9 +118,9 @@ fn value(ctx: &Ctx, exchange: &Exchange, granted: &Granted) -> Value {
 fn record(site: &Site, kind: &'static str, exchange: &Exchange, server: &ResourceAs) {
     let upgrade = &exchange.upgrade;
     let line = format!(
-        "{kind} caller={:?} sub={:?} resource={:?} issuer={:?} authorization_server={:?} scope={:?}",
+        "{kind} caller={:?} sub={} resource={:?} issuer={:?} authorization_server={:?} scope={:?}",
         exchange.caller.name,
-        exchange.subject.as_deref().unwrap_or_default(),
+        exchange.subject.as_deref().map(short_digest).unwrap_or_default(),
         upgrade.resource,
         upgrade.identity_provider.party.issuer,
         server.party.issuer,
@@ -451,14 +451,22 @@ async fn actor(ctx: &Ctx, site: &Rc<Site>, upgrade: &Upgrade) -> Result<Option<T
     })
 }
 
+/// The scope that the Resource AS was asked for: in words of its own, or by the ID-JAG.
+fn asked<'a>(way: &'a Way<'_>, assertion: &'a Assertion) -> &'a str {
+    match way.exchange.upgrade.redemption_scope.as_str() {
+        "" => assertion.scope.as_deref().unwrap_or(&way.exchange.scope),
+        scope => scope,
+    }
+}
+
 /// Second leg: an access token for the ID-JAG.
 async fn redeemed(way: &Way<'_>, assertion: &Assertion) -> Result<Granted, JobError> {
     let (ctx, site, server, upgrade) = (way.ctx, way.site, way.server, &way.exchange.upgrade);
     let scope = &way.exchange.scope;
-    let fields = jwt_bearer::fields(upgrade, way.grant, assertion, scope);
+    let fields = jwt_bearer::fields(upgrade, server, way.grant, assertion, scope);
     let key = way.key.as_ref();
     let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
-    granted(site, upgrade, server, assertion.scope.as_deref().unwrap_or(scope), &answer)
+    granted(site, upgrade, server, asked(way, assertion), &answer)
 }
 
 fn granted(
@@ -497,10 +505,10 @@ async fn client_credentials(
     key: Option<&ProofKey>,
 ) -> Result<Granted, JobError> {
     let upgrade = &exchange.upgrade;
-    let mut fields = vec![
-        ("grant_type", names::GRANT_CLIENT_CREDENTIALS),
-        ("resource", upgrade.resource.as_str()),
-    ];
+    let mut fields = vec![("grant_type", names::GRANT_CLIENT_CREDENTIALS)];
+    if server.sends_resource {
+        fields.push(("resource", upgrade.resource.as_str()));
+    }
     if !exchange.scope.is_empty() {
         fields.push(("scope", &exchange.scope));
     }

@@ -1,6 +1,6 @@
 //! Second leg: the ID-JAG for an access token, at the Resource AS (RFC 7523 §2.1, ID-JAG §4.4).
 
-use crate::config::Upgrade;
+use crate::config::{ResourceAs, Upgrade};
 use crate::http::Answer;
 use crate::job::JobError;
 use crate::json;
@@ -11,11 +11,16 @@ use crate::token_response::{Granted, success, wider};
 /// was `asked` for, no more than that is wanted (RFC 7521 §4.1).
 pub fn fields<'a>(
     upgrade: &'a Upgrade,
+    server: &'a ResourceAs,
     grant: &'a str,
     assertion: &'a Assertion,
     asked: &'a str,
 ) -> Vec<(&'a str, &'a str)> {
     let mut fields = vec![("grant_type", grant), ("assertion", assertion.token.expose())];
+    // MCP, authorization: clients say the resource in every token request (RFC 8707).
+    if server.sends_resource {
+        fields.push(("resource", upgrade.resource.as_str()));
+    }
     match (&*upgrade.redemption_scope, assertion.is_wider) {
         ("", false) => {}
         ("", true) => fields.push(("scope", asked)),

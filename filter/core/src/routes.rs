@@ -130,11 +130,7 @@ fn own_endpoint(config: &Config, request: &Request, path: &str) -> Result<Option
 /// The metadata of a resource whose EMA clients pass untouched: the server behind has it, and they need it to
 /// find their way (RFC 9728 §3.1; MCP, Protected Resource Metadata: or at the root). It is public: no credential
 /// goes along.
-fn metadata_behind(
-    config: &Config,
-    request: &Request,
-    path: &str,
-) -> Result<Option<Route>, Error> {
+fn metadata_behind(config: &Config, request: &Request, path: &str) -> Result<Option<Route>, Error> {
     let root = names::WELL_KNOWN_PROTECTED_RESOURCE;
     let here: Vec<&Upgrade> = config
         .resources

@@ -43,6 +43,33 @@ fn basic(id: &str, secret: &str) -> String {
     format!("Basic {pair}")
 }
 
+/// The form of a redemption, but for the assertion.
+const REDEMPTION: [(&str, &str); 3] = [
+    ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+    ("resource", WAREHOUSE),
+    ("client_id", "claude"),
+];
+
+#[test]
+fn a_resource_as_that_refuses_to_be_told_the_resource_is_not_told() {
+    let mut world = World::new(&[("as/send_resource", json!(false))]);
+
+    world.bot_token();
+
+    assert_eq!(world.servers.last("redemption").get("resource"), "");
+}
+
+#[test]
+fn scope_of_the_second_leg_in_words_of_its_own_is_what_the_answer_is_held_against() {
+    let mut world = World::new(&[("upgrade/redemption_scopes", json!(["own:read"]))]);
+    world.servers.redemption = json!({ "scope": "own:read" });
+    assert_eq!(status(&world.bot()), 0, "{:?}", world.process.log);
+
+    let mut world = World::new(&[("upgrade/redemption_scopes", json!(["own:read"]))]);
+    world.servers.redemption = json!({ "scope": "own:read own:write" });
+    assert_eq!(status(&world.bot()), 502);
+}
+
 #[test]
 fn as_it_comes_each_leg_has_what_its_standard_says_and_nothing_else() {
     let mut world = World::new(&[]);
@@ -55,8 +82,7 @@ fn as_it_comes_each_leg_has_what_its_standard_says_and_nothing_else() {
     assert_eq!(exchange.header("authorization"), basic("jagway", "idp-secret"));
     assert_eq!(exchange.header("dpop"), "");
     let redemption = world.servers.last("redemption");
-    let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-    assert_eq!(sent(redemption), form(&[("grant_type", grant), ("client_id", "claude")]));
+    assert_eq!(sent(redemption), form(&REDEMPTION));
     assert_eq!(part(redemption.get("assertion"), 0)["typ"], "oauth-id-jag+jwt");
     assert_eq!(redemption.header("authorization"), basic("claude", "as-secret"));
     assert_eq!(redemption.header("dpop"), "");
@@ -112,7 +138,7 @@ fn each_setting_changes_the_parameter_that_it_is_for() {
         let redemption = world.servers.last("redemption");
         let scope = if pointer == "upgrade/redemption_scopes" { "c" } else { "" };
         assert_eq!(redemption.get("scope"), scope, "{pointer}");
-        assert_eq!(redemption.form.len(), if scope.is_empty() { 3 } else { 4 }, "{pointer}");
+        assert_eq!(redemption.form.len(), if scope.is_empty() { 4 } else { 5 }, "{pointer}");
     }
 }
 

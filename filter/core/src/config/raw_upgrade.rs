@@ -46,6 +46,7 @@ object! {
         pub cluster: String,
         pub token_endpoint: Option<String>,
         pub audience: Option<String>,
+        pub send_resource: Option<bool>,
         pub client: Client,
     }
 }

@@ -73,6 +73,8 @@ pub struct ResourceAs {
     pub client: Client,
     /// What the identity provider calls it, if not by its issuer identifier.
     pub audience: Option<String>,
+    /// Whether `resource` is sent to it.
+    pub sends_resource: bool,
 }
 
 /// Where a resource is asked who its authorization server is (RFC 9728).

@@ -4,8 +4,8 @@ use super::build::Reading;
 use super::fields::{Result, cluster, fail, identifier, named, scopes, within};
 use super::raw_upgrade::{self as raw, Written};
 use super::{
-    Actor, Caller, Client, ClientCredential, Discovery, ExchangeRules, IdentityProvider, Party,
-    Presents, ResourceAs, Upgrade,
+    Actor, Caller, Client, ClientCredential, Discovery, Ema, ExchangeRules, IdentityProvider,
+    Party, Presents, ResourceAs, Upgrade,
 };
 use crate::authorization_details;
 use crate::digest::{Key, of_fields};
@@ -84,11 +84,11 @@ impl Reading<'_> {
     fn resource_servers(
         &self,
         path: &str,
-        raw: &raw::Upgrade,
+        upgrade: &raw::Upgrade,
         provider: &IdentityProvider,
     ) -> Result<Vec<Rc<ResourceAs>>> {
         let all: Vec<(String, &raw::ResourceAs)> =
-            match (&raw.authorization_server, raw.authorization_servers.as_slice()) {
+            match (&upgrade.authorization_server, upgrade.authorization_servers.as_slice()) {
                 (Some(one), []) => vec![(format!("{path}.authorization_server"), one)],
                 (None, all) if !all.is_empty() => {
                     let path = |index| format!("{path}.authorization_servers[{index}]");
@@ -99,7 +99,7 @@ impl Reading<'_> {
         let mut servers: Vec<Rc<ResourceAs>> = Vec::new();
         for (path, raw) in all {
             let server = self.resource_as(&path, raw)?;
-            if server.party.issuer == provider.party.issuer {
+            if server.party.issuer == provider.party.issuer && upgrade.ema != Ema::Never {
                 // ID-JAG §9.3: a grant must cross a trust domain.
                 return fail(format!("{path}.issuer"), "is the identity provider itself");
             }
@@ -126,6 +126,7 @@ impl Reading<'_> {
             }),
             client: self.client(&format!("{path}.client"), &raw.client)?,
             audience: raw.audience.clone(),
+            sends_resource: raw.send_resource.unwrap_or(true),
         })
     }
 
