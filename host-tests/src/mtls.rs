@@ -1,5 +1,9 @@
 //! Certificates made at random, a listener that asks for them, and a way to it (RFC 8705).
 
+mod front;
+
+pub use front::Front;
+
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
@@ -147,6 +151,34 @@ pub fn with_client_certificates(
     let begin = text.find(&format!("- name: {listener}\n")).expect("the listener is there");
     let chain = begin + text[begin..].find(CHAIN).expect("it has a filter chain") + CHAIN.len();
     format!("{}transport_socket: {socket}\n      {}", &text[..chain], &text[chain..])
+}
+
+/// The bootstrap with this cluster speaking TLS, and showing a client's certificate.
+pub fn with_certificate_shown(
+    text: String,
+    cluster: &str,
+    client: &Identity,
+    authority: &Authority,
+) -> String {
+    let pem = |text: &str| json!({ "inline_string": text });
+    let certificate = json!({
+        "certificate_chain": pem(&client.certificate_pem),
+        "private_key": pem(&client.key_pem),
+    });
+    let socket: Value = json!({
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_certificates": [certificate],
+                "validation_context": {"trusted_ca": pem(&authority.pem())},
+            },
+        },
+    });
+    let head = format!("  - name: {cluster}\n    connect_timeout");
+    let begin = text.find(&head).expect("the cluster is there");
+    let rest = begin + format!("  - name: {cluster}\n").len();
+    format!("{}    transport_socket: {socket}\n{}", &text[..rest], &text[rest..])
 }
 
 /// A way from plain HTTP on this machine into a TLS listener, in the name of a client.

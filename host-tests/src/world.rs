@@ -27,6 +27,9 @@ pub const TICKETS_SCOPES: [&str; 2] = ["tickets.read", "tickets.write"];
 /// The scopes that Warehouse gets from Jagway.
 pub const STOCK_SCOPES: [&str; 2] = ["stock.read", "stock.write"];
 
+/// Environment for Envoy that is made of the world around it.
+pub type Environment = Box<dyn FnOnce(&World) -> Vec<(String, String)> + Send>;
+
 /// A change to a plugin configuration before Envoy reads it.
 pub type Patch = Box<dyn FnOnce(&mut Value) + Send>;
 
@@ -58,6 +61,8 @@ pub struct Options {
     pub patch_ingress: Option<Patch>,
     /// More environment for Envoy; the names must be added to `host_env_keys` by `patch_bootstrap`.
     pub env: Vec<(String, String)>,
+    /// As `env`, for what is not known before the world is there.
+    pub env_of_world: Option<Environment>,
     /// Change to the bootstrap text, after everything has been filled in.
     pub patch_bootstrap: Option<Box<dyn FnOnce(String) -> String + Send>>,
 }
@@ -78,6 +83,7 @@ impl Default for Options {
             patch_egress: None,
             patch_ingress: None,
             env: vec![],
+            env_of_world: None,
             patch_bootstrap: None,
         }
     }
@@ -135,7 +141,7 @@ impl World {
     }
 
     /// As [`World::start`], but gives the log when Envoy refuses the configuration.
-    pub async fn try_start(options: Options) -> Result<Self, String> {
+    pub async fn try_start(mut options: Options) -> Result<Self, String> {
         let mut world = Self::without_envoy(&options).await;
         if options.envoy {
             let wasm = match options.filter {
@@ -144,6 +150,7 @@ impl World {
                 false => None,
             };
             world.env = world.envoy_env(&options.env);
+            world.env.extend(options.env_of_world.take().map_or(vec![], |make| make(&world)));
             world.bootstrap = world.bootstrap(wasm.as_deref(), options);
             let env: Vec<_> =
                 world.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
