@@ -93,7 +93,8 @@ impl ResourceAs {
         let issuer = self.issuer();
         let metadata = json!({"issuer": issuer, "token_endpoint": format!("{issuer}/moved/token")});
         let endpoints = self.endpoints();
-        endpoints.fail("/.well-known/oauth-authorization-server", Fault::Body(metadata.to_string()));
+        endpoints
+            .fail("/.well-known/oauth-authorization-server", Fault::Body(metadata.to_string()));
         endpoints.fail("/token", Fault::Status(404));
     }
 

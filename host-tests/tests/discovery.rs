@@ -300,7 +300,10 @@ async fn a_client_that_speaks_ema_passes_untouched_where_a_legacy_client_is_upgr
     let tickets = &seen["result"]["structuredContent"];
     assert_eq!((&tickets["caller"], &tickets["client"]), (&json!("carol"), &json!(there.id)));
     assert_eq!(legs_of_ema_client, (0, 0));
-    assert_eq!((&alices["caller"], &alices["client"]), (&json!("alice"), &json!("jagway-at-tickets")));
+    assert_eq!(
+        (&alices["caller"], &alices["client"]),
+        (&json!("alice"), &json!("jagway-at-tickets"))
+    );
     assert_eq!(legs(&world), (1, 1));
 }
 

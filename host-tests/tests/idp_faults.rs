@@ -27,7 +27,8 @@ async fn world() -> (World, Upstream) {
 /// An answer with an ID-JAG for Alice in which the test has changed something.
 fn issued(world: &World, change: impl FnOnce(&mut Value, &mut Value, &mut Value)) -> Fault {
     let (mut header, mut claims) = world.idp.id_jag_parts(&world.tickets_connection(), "alice");
-    let mut answer = json!({"issued_token_type": TOKEN_ID_JAG, "token_type": "N_A", "expires_in": 300});
+    let mut answer =
+        json!({"issued_token_type": TOKEN_ID_JAG, "token_type": "N_A", "expires_in": 300});
     change(&mut header, &mut claims, &mut answer);
     if answer.get("access_token").is_none() {
         answer["access_token"] = json!(world.idp.sign(&claims, &header));
@@ -102,7 +103,11 @@ async fn an_idp_that_fails_is_an_outage_and_one_that_answers_nonsense_is_a_bad_g
         ),
         case(
             "a redirect with a code",
-            Fault::Answer(302, vec![("location", elsewhere), json()], "{\"error\":\"moved\"}".into()),
+            Fault::Answer(
+                302,
+                vec![("location", elsewhere), json()],
+                "{\"error\":\"moved\"}".into(),
+            ),
             502,
             exchange("302 moved"),
         ),
@@ -116,9 +121,8 @@ async fn an_idp_that_fails_is_an_outage_and_one_that_answers_nonsense_is_a_bad_g
 #[tokio::test]
 async fn what_is_issued_to_or_about_somebody_else_is_not_redeemed() {
     let (world, upstream) = world().await;
-    let spoilt = |name: &'static str, value: Value| {
-        issued(&world, |_, claims, _| claims[name] = value)
-    };
+    let spoilt =
+        |name: &'static str, value: Value| issued(&world, |_, claims, _| claims[name] = value);
     let typed = |typ| issued(&world, |header, _, _| header["typ"] = json!(typ));
     let answered = |name: &'static str, value| issued(&world, |_, _, answer| answer[name] = value);
     let case = |name, fault, logged: &str| Case { name, fault, status: 502, logged: logged.into() };
