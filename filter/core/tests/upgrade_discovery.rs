@@ -300,6 +300,7 @@ fn clients_that_speak_ema_pass_where_that_is_allowed() {
     let provider = format!("Bearer {}", id_token(&json!({})));
     let other = format!("Bearer {}", token_of("https://x.example"));
     // Fields of the request, and its fate: 1 passes, 0 is upgraded.
+    #[allow(clippy::type_complexity, reason = "a table")]
     let cases: Vec<(&str, Vec<(&str, &str)>, u16)> = vec![
         ("no credential", vec![], 1),
         ("a token of the server", vec![("authorization", &own)], 1),
