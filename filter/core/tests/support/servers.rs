@@ -5,6 +5,7 @@ use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jagway_core::dpop::{self, Expected};
+use jagway_core::recovery::Resend;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Where callers reach the resource.
@@ -16,9 +17,12 @@ pub const SILENCE: u16 = 0;
 #[derive(Debug, Clone)]
 pub struct Call {
     /// What it is: `exchange`, `redemption`, `refresh`, `client_credentials` (at the provider), `own`
-    /// (client credentials at the Resource AS), `idp metadata`, `as metadata`, `keys`, `resource`.
+    /// (client credentials at the Resource AS), `idp metadata`, `as metadata`, `keys`, `resource`,
+    /// `upstream` (what is sent once more).
     pub to: &'static str,
+    pub method: &'static str,
     pub path: String,
+    pub body: String,
     pub form: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
     /// Thumbprint of the key of its proof, which is sound.
@@ -184,6 +188,7 @@ impl Servers {
                 let token = json!({ "access_token": "IDP-own-token", "token_type": "Bearer" });
                 json_answer(200, &merged(token, &self.client_credentials))
             }
+            "upstream" => json_answer(200, &json!({ "answer": "the second" })),
             "own" => json_answer(200, &self.access_token(&call, &self.own.clone())),
             "redemption" => self.redeem(&call),
             "refresh" | "exchange" => self.at_provider(&call),
@@ -192,13 +197,19 @@ impl Servers {
     }
 
     fn call(&self, callout: &Callout) -> Call {
-        let pairs = form_urlencoded::parse(callout.body.expose().as_bytes());
-        let form: Vec<(String, String)> = pairs.into_owned().collect();
+        let body = callout.body.expose().to_owned();
         let headers: Vec<(String, String)> = callout
             .headers
             .iter()
             .map(|(name, value)| (name.to_string(), value.expose().to_owned()))
             .collect();
+        let (method, path) = (callout.method, callout.path.clone());
+        if callout.cluster == "upstream" {
+            let form = Vec::new();
+            return Call { to: "upstream", method, path, body, form, headers, key: None };
+        }
+        let pairs = form_urlencoded::parse(body.as_bytes());
+        let form: Vec<(String, String)> = pairs.into_owned().collect();
         let proof = sole(&headers, "dpop");
         let uri = format!("https://{}{}", callout.authority, callout.path);
         let key =
@@ -224,7 +235,7 @@ impl Servers {
             let secret = ["IDP-secret", "subject_token=", "assertion="];
             assert!(secret.iter().all(|secret| !callout.path.contains(secret)));
         }
-        Call { to, path: callout.path.clone(), form, headers, key }
+        Call { to, method, path, body, form, headers, key }
     }
 
     /// A use of a refresh token or another subject token.
@@ -319,6 +330,8 @@ pub fn thumbprint(proof: &str, method: &str, uri: &str, token: Option<&str>, now
 pub struct World {
     pub process: Process,
     pub servers: Servers,
+    /// The head of the request that was forwarded last.
+    pub went: Headers,
     /// What must not show in the log, and how many requests of ours and lines were looked at.
     secrets: BTreeSet<String>,
     seen: (usize, usize),
@@ -335,7 +348,8 @@ impl World {
             ["IDP_SECRET", "AS_SECRET", "BOT_REFRESH", "OTHER_REFRESH", "BOT_ID_TOKEN", "ACTOR"];
         let mut secrets: BTreeSet<String> = names.iter().filter_map(|name| env(name)).collect();
         secrets.extend(["AS-token-", "IDP-own-token", "renewed-RT-", "IDP-at"].map(str::to_owned));
-        Self { process: Process::new(config, workers), servers, secrets, seen: (0, 0) }
+        let process = Process::new(config, workers);
+        Self { process, servers, went: Headers::default(), secrets, seen: (0, 0) }
     }
 
     pub fn later(&mut self, seconds: u64) {
@@ -385,6 +399,62 @@ impl World {
             Verdict::Forward(edits, _) => edits.set[0].1.expose().to_owned(),
             other => panic!("{other:?} {:?}", self.process.log),
         }
+    }
+
+    /// A request with the bot's API key and `fields` goes on; `went` is its head then.
+    pub fn forward(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Box<AfterResponse> {
+        let fields = [&[("x-api-key", "bot-key")], fields].concat();
+        let head = request(method, HOST, path, &fields);
+        self.process.request(0, 1, request(method, HOST, path, &fields));
+        self.settle();
+        let Verdict::Forward(edits, after) = self.process.verdict() else {
+            panic!("{:?}", self.process.log)
+        };
+        let gone = |name: &str| {
+            let is_set = edits.set.iter().any(|(other, _)| other == name);
+            is_set || edits.remove.iter().any(|other| other == name)
+        };
+        let rest = head.headers.without(gone);
+        let rest = rest.fields().map(|(name, value)| (name.to_owned(), value.to_vec()));
+        let set = edits.set.iter().map(|(name, value)| (name.clone(), value.expose().into()));
+        self.went = Headers::new(rest.chain(set).collect());
+        after
+    }
+
+    /// As [`World::response`], and all servers answer what comes of it.
+    pub fn answers(
+        &mut self,
+        after: &AfterResponse,
+        headers: &Headers,
+        body: Option<&[u8]>,
+    ) -> ResponseEdits {
+        let edits = self.response(after, headers, body);
+        self.settle();
+        edits
+    }
+
+    /// The server behind answers with `headers` what went last. With a body, the request can be sent once more.
+    pub fn response(
+        &mut self,
+        after: &AfterResponse,
+        headers: &Headers,
+        body: Option<&[u8]>,
+    ) -> ResponseEdits {
+        let moment = self.process.moment();
+        let worker = &mut self.process.workers[0];
+        let mut resend = body.map(|body| Resend {
+            cluster: "upstream".to_owned(),
+            headers: self.went.clone(),
+            body: body.to_vec(),
+        });
+        let (edits, todo) = worker.response(1, after, headers, &mut || resend.take(), moment);
+        self.process.perform(0, todo);
+        edits
     }
 
     /// Code of the last refusal, by the log.
