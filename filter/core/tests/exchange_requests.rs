@@ -1,5 +1,5 @@
 //! What the two token endpoints are asked, to the parameter, for each setting (RFC 8693 §2.1, ID-JAG §4.3, §4.4).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::type_complexity)]
 
 mod support;
 
