@@ -181,3 +181,32 @@ async fn a_token_that_the_store_does_not_take_is_kept_by_the_process_until_it_do
     assert_eq!(world.idp.refresh_tokens_reused_and_renewed(), (0, 5));
     assert_vm_never_failed(&world).await;
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_during_an_exchange_that_is_not_kept_does_not_take_the_new_token_along()
+ {
+    let patch = |config: &mut Value| {
+        config["resources"][0]["upgrade"]["cache"] = json!(false);
+    };
+    let patch_egress = Some(Box::new(patch) as Box<_>);
+    let (world, _upstream) =
+        world_with_upstream(Options { patch_egress, ..Options::default() }).await;
+    world.idp.renew_refresh_tokens();
+    let gate = Gate::closed();
+    world.idp.endpoints().fail("/token", Fault::Held(gate.clone()));
+    let (url, key) = (world.upgrade_url(), world.caller_key.clone());
+
+    let leaves = tokio::spawn(async move { post(&url, &[("x-api-key", &key)], "{}").await.status });
+    until(5, "the IdP is asked", || legs(&world).0 == 1).await;
+    leaves.abort();
+    let _ = leaves.await;
+    let envoy = world.envoy.as_ref().unwrap();
+    while envoy.stat("http.egress.downstream_rq_active").await != Some(0) {}
+    gate.open();
+    until(5, "the IdP has renewed", || legs(&world) == (1, 1)).await;
+    let answer = post(&world.upgrade_url(), &[("x-api-key", &world.caller_key)], "{}").await;
+
+    assert_eq!((answer.status, &*answer.body), (200, "ci-bot"), "{answer:?}");
+    assert_eq!(world.idp.refresh_tokens_reused_and_renewed(), (0, 2));
+    assert_vm_never_failed(&world).await;
+}
