@@ -393,6 +393,22 @@ fn less_scope_is_normal_and_more_is_not_taken() {
 }
 
 #[test]
+fn scope_in_words_of_the_resource_as_is_held_against_those_words() {
+    let own = [("upgrade/redemption_scopes", json!(["tickets:read", "tickets:list"]))];
+    check(
+        &own,
+        "redemption",
+        |servers| &mut servers.redemption,
+        vec![
+            ("all of it", json!({ "scope": "tickets:list tickets:read" }), true),
+            ("less", json!({ "scope": "tickets:read" }), true),
+            ("what the provider was asked for", json!({ "scope": "stock.read" }), false),
+            ("more", json!({ "scope": "tickets:read admin" }), false),
+        ],
+    );
+}
+
+#[test]
 fn of_an_id_jag_for_more_scope_no_more_is_redeemed_than_was_asked_for() {
     // What the provider says, what its ID-JAG says, what is asked of the Resource AS.
     let cases = [
@@ -415,9 +431,9 @@ fn of_an_id_jag_for_more_scope_no_more_is_redeemed_than_was_asked_for() {
 
 #[test]
 fn a_narrower_grant_bounds_what_the_resource_as_may_give() {
-    let two = ("upgrade/scopes", json!(["stock.read", "stock.write"]));
+    let two = [("upgrade/scopes", json!(["stock.read", "stock.write"]))];
     for (given, expected) in [("stock.read", 0), ("stock.read stock.write", 502)] {
-        let mut world = World::new(&[two.clone()]);
+        let mut world = World::new(&two);
         world.servers.exchange = json!({ "scope": "stock.read" });
         world.servers.redemption = json!({ "scope": given });
         assert_eq!(status(&world.bot()), expected, "{given}");
@@ -430,6 +446,7 @@ fn a_grant_about_somebody_else_is_nobodys_unless_names_are_pairwise() {
     let bound = json!([key_caller("bot-key", json!({ "id_token": { "env": "BOT_ID_TOKEN" } }))]);
     let key = ("x-api-key", "bot-key");
     let refreshed = ("idp/token_exchange", json!({ "refresh_token_as": "id_token" }));
+    #[allow(clippy::type_complexity, reason = "a table")]
     let cases: Vec<(Vec<(&str, Value)>, (&str, &str))> = vec![
         (vec![], ("authorization", &bearer)),
         (vec![("upgrade/callers", bound)], key),

@@ -101,6 +101,7 @@ fn each_setting_changes_the_parameter_that_it_is_for() {
         fields.extend([(name, value)].into_iter().filter(|_| !value.is_empty()));
         form(&fields)
     };
+    #[allow(clippy::type_complexity, reason = "a table")]
     let cases: Vec<(&str, Value, Vec<(String, String)>)> = vec![
         ("upgrade/scopes", json!([]), but("scope", "")),
         ("upgrade/scopes", json!(["a", "b"]), but("scope", "a b")),
