@@ -93,11 +93,14 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
         }
         (Some(Presented::Basic(user, password)), None) => {
             let digest = sha256(password.as_bytes());
+            // As RFC 7617 has them, or each form-encoded, as RFC 6749 §2.3.1 does.
             let decoded = form::decode(&password).map(|password| sha256(password.as_bytes()));
+            let decoded_user = form::decode(&user);
             let is = |caller: &&Caller| match &caller.presents {
                 Presents::Basic(id, expected) => {
-                    let decoded = decoded.is_some_and(|decoded| same_digest(expected, &decoded));
-                    (same_digest(expected, &digest) | decoded) && *id == user
+                    let encoded = decoded.is_some_and(|decoded| same_digest(expected, &decoded))
+                        && decoded_user.as_ref() == Some(id);
+                    (same_digest(expected, &digest) && *id == user) | encoded
                 }
                 _ => false,
             };

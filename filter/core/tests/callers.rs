@@ -161,6 +161,11 @@ fn a_password_comes_as_it_is_or_form_encoded() {
         let verdict = world.call(&[("authorization", &basic(&format!("cron:{password}")))]);
         assert_eq!(status(&verdict), expected, "{password}: {:?}", world.process.log);
     }
+    // Both or neither.
+    for (pair, expected) in [("%63ron:p%2Bss+w%25rd%3A", 0), ("%63ron:p+ss w%rd:", 401)] {
+        let verdict = World::of(&everybody(), 1).call(&[("authorization", &basic(pair))]);
+        assert_eq!(status(&verdict), expected, "{pair}");
+    }
 }
 
 /// A token under `header` with the claims of a sound ID Token but for `change`.
