@@ -6,6 +6,7 @@ mod support;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jagway_core::config::Config;
 use jagway_core::http::{Answer, CallFailed, Callout, Request};
 use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
@@ -361,4 +362,54 @@ fn another_assertion_with_an_identifier_that_was_used_is_refused_and_the_same_is
 
     assert!(first.is_ok() && again.is_ok(), "{first:?} {again:?}");
     assert_eq!(forged, Err("401 subject_rejected".to_owned()));
+}
+
+#[test]
+fn what_only_the_provider_can_prove_is_nobodys_where_it_is_not_asked() {
+    let unproven = [
+        json!({ "refresh_token": { "header": "x-refresh" } }),
+        json!({ "saml": { "issuer": "https://saml.example", "audience": "urn:sp" } }),
+    ];
+
+    for (caller, ema) in
+        unproven.iter().flat_map(|one| ["never", "preferred"].map(|ema| (one, ema)))
+    {
+        let mut config = config(json!([caller]));
+        config["resources"][0]["upgrade"]["ema"] = json!(ema);
+        assert_eq!(refused_at(&config), "resources[0].upgrade.ema", "{caller}");
+    }
+}
+
+#[test]
+fn where_clients_who_speak_ema_pass_no_caller_brings_a_token_of_a_server_there() {
+    let workload = json!({
+        "workload_token": { "issuer": "forge", "audience": "jagway", "claims": { "repository": "acme/x" } },
+        "subject": { "refresh_token": { "env": "BOT_REFRESH" } },
+    });
+    let access = json!({ "access_token": { "audience": "api://gateway" } });
+
+    for (caller, issuer, ema) in [
+        (workload, FORGE, "required"),
+        (json!({ "id_token": {} }), IDP, "never"),
+        (access, IDP, "never"),
+    ] {
+        let is_workload = issuer == FORGE;
+        let callers = json!([caller]);
+        let mut config = if is_workload { with_forge(callers) } else { config(callers) };
+        let upgrade = &mut config["resources"][0]["upgrade"];
+        upgrade["authorization_server"]["issuer"] = json!(issuer);
+        upgrade["ema"] = json!(ema);
+        assert_eq!(refused_at(&config), "", "{issuer}");
+
+        config["resources"][0]["upgrade"]["pass_ema_clients"] = json!(true);
+
+        assert_eq!(refused_at(&config), "resources[0].upgrade.pass_ema_clients", "{issuer}");
+    }
+}
+
+fn refused_at(config: &Value) -> String {
+    Config::parse(config.to_string().as_bytes(), &env)
+        .err()
+        .map(|error| error.path)
+        .unwrap_or_default()
 }

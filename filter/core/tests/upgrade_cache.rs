@@ -313,7 +313,7 @@ fn chosen(choices: &[usize]) -> (String, [u8; 32]) {
         ("upgrade/scopes", vec![json!([]), json!(["a"]), json!(["a", "b"]), json!(["b", "a"])]),
         ("upgrade/redemption_scopes", vec![json!([]), json!(["a"])]),
         ("upgrade/dpop", vec![json!("off"), json!("required")]),
-        ("upgrade/ema", vec![json!("required"), json!("never")]),
+        ("upgrade/require_resource", vec![json!(false), json!(true)]),
         ("upgrade/authorization_details", vec![json!(null), json!([{ "type": "a" }])]),
         ("as/issuer", vec![json!(AS), json!("https://other.example")]),
         ("as/client", vec![client("claude"), client("jagway")]),
