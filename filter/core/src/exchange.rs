@@ -80,7 +80,8 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
         record(&site, "client_credentials", &exchange, &server);
         return Ok(value(&ctx, &exchange, &granted));
     }
-    // Before anything is spent, both servers are who they should be, and one redeems what the other grants.
+    // Before anything is spent, both servers are who they should be, and one redeems what the other grants, now.
+    token_call::may_be_asked(&ctx, &site, &server.party)?;
     token_endpoint(&ctx, &site, &upgrade.identity_provider.party).await?;
     let grant = grant(&ctx, &site, &server, key.is_some()).await?;
     let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key, grant };
