@@ -269,16 +269,19 @@ fn used_by_one(way: &Way<'_>, assertion: &Secret) -> Result<(), JobError> {
     let provider = way.exchange.upgrade.identity_provider.party.issuer.as_str();
     let (store, now) = (&*way.site.store, way.ctx.now());
     let until = until.unwrap_or(now).saturating_add(1);
-    let first = |about: &str| {
-        let name = replay::name(about, provider, id, 0);
-        replay::spend(store, replay::Kind::SamlAssertion, &name, until, now)
-    };
-    let digest = hex(&sha256(assertion.expose().as_bytes()));
-    match (first(""), first(&digest)) {
+    let kind = replay::Kind::SamlAssertion;
+    let name = |about: &str| replay::name(about, provider, id, 0);
+    let first = |name| replay::spend(store, kind, &name, until, now);
+    let own = name(&hex(&sha256(assertion.expose().as_bytes())));
+    match (first(name("")), first(own)) {
         (Ok(Spend::First), Ok(Spend::First | Spend::Again)) => Ok(()),
         // The same one once more.
         (Ok(Spend::Again), Ok(Spend::Again)) => Ok(()),
-        (Ok(Spend::Again), Ok(Spend::First)) => Err(JobError::SubjectRejected),
+        (Ok(Spend::Again), Ok(Spend::First)) => {
+            // Another one, and so it will be the next time.
+            let released = replay::release(store, kind, &own);
+            Err(released.map_or(JobError::Unavailable, |()| JobError::SubjectRejected))
+        }
         _ => Err(JobError::Unavailable),
     }
 }

@@ -365,6 +365,22 @@ fn another_assertion_with_an_identifier_that_was_used_is_refused_and_the_same_is
 }
 
 #[test]
+fn another_assertion_stays_another_one_however_often_it_comes() {
+    let config = saml_config(json!({}));
+    let (mut process, mut others) = (Process::new(&config, 1), Others::default());
+    let other = assertion("_1", LATER).replace("alice", "mallory");
+    let mut present = |process: &mut Process, xml: &str| {
+        outcome(process, &mut others, call("x-saml", &STANDARD.encode(xml)))
+    };
+    present(&mut process, &assertion("_1", LATER)).unwrap();
+
+    for _ in 0..3 {
+        assert_eq!(present(&mut process, &other), Err("401 subject_rejected".to_owned()));
+        process.now += 6;
+    }
+}
+
+#[test]
 fn what_only_the_provider_can_prove_is_nobodys_where_it_is_not_asked() {
     let unproven = [
         json!({ "refresh_token": { "header": "x-refresh" } }),
