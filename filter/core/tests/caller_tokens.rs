@@ -7,6 +7,7 @@ mod support;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jagway_core::config::Config;
+use jagway_core::digest::short_digest;
 use jagway_core::http::{Answer, CallFailed, Callout, Request};
 use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
@@ -428,4 +429,31 @@ fn refused_at(config: &Value) -> String {
         .err()
         .map(|error| error.path)
         .unwrap_or_default()
+}
+
+#[test]
+fn a_workload_that_is_bound_to_an_id_token_goes_by_that_user_until_either_ends() {
+    let bound = |env: &str| {
+        with_forge(json!([{
+            "workload_token": { "issuer": "forge", "audience": "jagway", "claims": { "repository": "acme/x" } },
+            "subject": { "id_token": { "env": env } },
+        }]))
+    };
+    let mut ended = (Process::new(&bound("OLD_ID_TOKEN"), 1), Others::default());
+    let mut good = (Process::new(&bound("BOT_ID_TOKEN"), 1), Others::default());
+    let present = |(process, others): &mut (Process, Others)| {
+        outcome(process, others, call("authorization", &workload(json!({}))))
+    };
+
+    let (refused, first) = (present(&mut ended), present(&mut good));
+    good.0.now += 115;
+    let last = present(&mut good);
+    good.0.now += 6;
+    let late = present(&mut good);
+
+    assert_eq!(refused, Err("502 exchange_misconfigured".to_owned()));
+    assert!(ended.1.exchanges.is_empty());
+    assert!(first.is_ok() && last.is_ok(), "{first:?} {last:?}");
+    assert_eq!(late, Err("502 exchange_misconfigured".to_owned()));
+    assert!(good.0.log.iter().any(|line| line.contains(&short_digest("alice"))));
 }
