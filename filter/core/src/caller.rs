@@ -276,7 +276,7 @@ fn known(
         index: upgrade.callers.iter().position(is_place).ok_or(Error::UnknownApiKey)?,
         is_own: matches!(caller.subject, Subject::Own)
             || matches!(caller.presents, Presents::Workload(_)),
-        is_unproven: matches!(caller.presents, Presents::RefreshToken(_) | Presents::Saml { .. }),
+        is_unproven: caller.presents.is_unproven(),
         subject,
     })
 }

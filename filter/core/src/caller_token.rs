@@ -48,15 +48,7 @@ pub async fn verify(
             let (subject, ends) = id_token(ctx, site, provider, upgrade, token).await?;
             (verified.subject, verified.expires_at) = (Some(subject), Some(ends));
         }
-        (SubjectToken::IdToken(token), _) => {
-            let claims = decoded(token.expose()).map(|(_, claims)| claims).unwrap_or_default();
-            verified.subject = json::string(&claims, "sub").ok().flatten().map(str::to_owned);
-            verified.expires_at = json::seconds(&claims, "exp").ok().flatten();
-            if verified.expires_at.is_some_and(|ends| ends <= ctx.now()) {
-                site.warn(format!("the ID token that {:?} is bound to has expired", known.name));
-                return Err(Error::Exchange(JobError::Misconfigured));
-            }
-        }
+        (SubjectToken::IdToken(token), _) => bound(ctx, site, token, &mut verified)?,
         (SubjectToken::AccessToken(token), Some(Presents::AccessToken { audience, untyped })) => {
             let provider = &upgrade.identity_provider;
             let (subject, ends) =
@@ -69,6 +61,10 @@ pub async fn verify(
             verified.caller.name = caller.name.clone();
             verified.caller.subject = stands_for(&caller.subject, token);
             verified.expires_at = Some(ends);
+            if let SubjectToken::IdToken(token) = &verified.caller.subject {
+                let token = token.clone();
+                bound(ctx, site, &token, &mut verified)?;
+            }
         }
         (SubjectToken::Saml(text), Some(Presents::Saml { issuer, audience, .. })) => {
             let rules = &upgrade.identity_provider.exchange;
@@ -96,6 +92,21 @@ pub async fn verify(
         _ => return Err(Error::Internal("a caller of another kind")),
     }
     Ok(verified)
+}
+
+/// Reads the ID Token that the operator bound a caller to: whose it is, and whether it ends before what the caller
+/// presented.
+fn bound(ctx: &Ctx, site: &Site, token: &Secret, verified: &mut Verified) -> Result<(), Error> {
+    let claims = decoded(token.expose()).map(|(_, claims)| claims).unwrap_or_default();
+    verified.subject = json::string(&claims, "sub").ok().flatten().map(str::to_owned);
+    let ends = json::seconds(&claims, "exp").ok().flatten();
+    if ends.is_some_and(|ends| ends <= ctx.now()) {
+        let name = &verified.caller.name;
+        site.warn(format!("the ID token that {name:?} is bound to has expired"));
+        return Err(Error::Exchange(JobError::Misconfigured));
+    }
+    verified.expires_at = ends.into_iter().chain(verified.expires_at).min();
+    Ok(())
 }
 
 /// Whose an ID Token is, and when it ends.

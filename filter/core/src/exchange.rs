@@ -80,7 +80,8 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
         record(&site, "client_credentials", &exchange, &server);
         return Ok(value(&ctx, &exchange, &granted));
     }
-    // Before anything is spent, both servers are who they should be, and one redeems what the other grants.
+    // Before anything is spent, both servers are who they should be, and one redeems what the other grants, now.
+    token_call::may_be_asked(&ctx, &site, &server.party)?;
     token_endpoint(&ctx, &site, &upgrade.identity_provider.party).await?;
     let grant = grant(&ctx, &site, &server, key.is_some()).await?;
     let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key, grant };
@@ -268,16 +269,19 @@ fn used_by_one(way: &Way<'_>, assertion: &Secret) -> Result<(), JobError> {
     let provider = way.exchange.upgrade.identity_provider.party.issuer.as_str();
     let (store, now) = (&*way.site.store, way.ctx.now());
     let until = until.unwrap_or(now).saturating_add(1);
-    let first = |about: &str| {
-        let name = replay::name(about, provider, id, 0);
-        replay::spend(store, replay::Kind::SamlAssertion, &name, until, now)
-    };
-    let digest = hex(&sha256(assertion.expose().as_bytes()));
-    match (first(""), first(&digest)) {
+    let kind = replay::Kind::SamlAssertion;
+    let name = |about: &str| replay::name(about, provider, id, 0);
+    let first = |name| replay::spend(store, kind, &name, until, now);
+    let own = name(&hex(&sha256(assertion.expose().as_bytes())));
+    match (first(name("")), first(own)) {
         (Ok(Spend::First), Ok(Spend::First | Spend::Again)) => Ok(()),
         // The same one once more.
         (Ok(Spend::Again), Ok(Spend::Again)) => Ok(()),
-        (Ok(Spend::Again), Ok(Spend::First)) => Err(JobError::SubjectRejected),
+        (Ok(Spend::Again), Ok(Spend::First)) => {
+            // Another one, and so it will be the next time.
+            let released = replay::release(store, kind, &own);
+            Err(released.map_or(JobError::Unavailable, |()| JobError::SubjectRejected))
+        }
         _ => Err(JobError::Unavailable),
     }
 }

@@ -28,9 +28,7 @@ pub async fn post(
     key: Option<&ProofKey>,
 ) -> Result<Answer, JobError> {
     let place = pauses::place(party);
-    if let Some(left) = pauses::until(&*site.store, &place, ctx.now()) {
-        return Err(JobError::Throttled(left));
-    }
+    may_be_asked(ctx, site, party)?;
     let mut endpoint = token_endpoint(ctx, site, party).await?;
     let mut answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
     if is_gone(answer.status) && party.token_endpoint.is_none() {
@@ -44,6 +42,14 @@ pub async fn post(
         answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
     }
     paced(ctx, site, party, &place, answer)
+}
+
+/// [`JobError::Throttled`] if `party` is left alone for a while.
+pub fn may_be_asked(ctx: &Ctx, site: &Site, party: &Party) -> Result<(), JobError> {
+    match pauses::until(&*site.store, &pauses::place(party), ctx.now()) {
+        Some(left) => Err(JobError::Throttled(left)),
+        None => Ok(()),
+    }
 }
 
 /// RFC 9110: nothing was done there.

@@ -115,9 +115,11 @@ pub fn credential(
     let method = headers.text(":method").unwrap_or_default();
     let path = headers.text(":path").unwrap_or_default().split('?').next().unwrap_or_default();
     // What the server knows itself by: the resource, and what of the path is below it.
-    let below = path.strip_prefix(upgrade.url.path().trim_end_matches('/')).unwrap_or_default();
+    let base = upgrade.url.path();
+    let below = path.strip_prefix(base.trim_end_matches('/')).unwrap_or_default();
     let uri = match below {
         "" => None,
+        _ if path == base => None,
         below => Url::parse(&format!("{}{below}", upgrade.resource.as_str().trim_end_matches('/'))),
     };
     let uri = uri.as_ref().unwrap_or(&upgrade.resource);

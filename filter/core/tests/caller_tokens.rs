@@ -6,6 +6,8 @@ mod support;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jagway_core::config::Config;
+use jagway_core::digest::short_digest;
 use jagway_core::http::{Answer, CallFailed, Callout, Request};
 use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
@@ -361,4 +363,97 @@ fn another_assertion_with_an_identifier_that_was_used_is_refused_and_the_same_is
 
     assert!(first.is_ok() && again.is_ok(), "{first:?} {again:?}");
     assert_eq!(forged, Err("401 subject_rejected".to_owned()));
+}
+
+#[test]
+fn another_assertion_stays_another_one_however_often_it_comes() {
+    let config = saml_config(json!({}));
+    let (mut process, mut others) = (Process::new(&config, 1), Others::default());
+    let other = assertion("_1", LATER).replace("alice", "mallory");
+    let mut present = |process: &mut Process, xml: &str| {
+        outcome(process, &mut others, call("x-saml", &STANDARD.encode(xml)))
+    };
+    present(&mut process, &assertion("_1", LATER)).unwrap();
+
+    for _ in 0..3 {
+        assert_eq!(present(&mut process, &other), Err("401 subject_rejected".to_owned()));
+        process.now += 6;
+    }
+}
+
+#[test]
+fn what_only_the_provider_can_prove_is_nobodys_where_it_is_not_asked() {
+    let unproven = [
+        json!({ "refresh_token": { "header": "x-refresh" } }),
+        json!({ "saml": { "issuer": "https://saml.example", "audience": "urn:sp" } }),
+    ];
+
+    for (caller, ema) in
+        unproven.iter().flat_map(|one| ["never", "preferred"].map(|ema| (one, ema)))
+    {
+        let mut config = config(json!([caller]));
+        config["resources"][0]["upgrade"]["ema"] = json!(ema);
+        assert_eq!(refused_at(&config), "resources[0].upgrade.ema", "{caller}");
+    }
+}
+
+#[test]
+fn where_clients_who_speak_ema_pass_no_caller_brings_a_token_of_a_server_there() {
+    let workload = json!({
+        "workload_token": { "issuer": "forge", "audience": "jagway", "claims": { "repository": "acme/x" } },
+        "subject": { "refresh_token": { "env": "BOT_REFRESH" } },
+    });
+    let access = json!({ "access_token": { "audience": "api://gateway" } });
+
+    for (caller, issuer, ema) in [
+        (workload, FORGE, "required"),
+        (json!({ "id_token": {} }), IDP, "never"),
+        (access, IDP, "never"),
+    ] {
+        let is_workload = issuer == FORGE;
+        let callers = json!([caller]);
+        let mut config = if is_workload { with_forge(callers) } else { config(callers) };
+        let upgrade = &mut config["resources"][0]["upgrade"];
+        upgrade["authorization_server"]["issuer"] = json!(issuer);
+        upgrade["ema"] = json!(ema);
+        assert_eq!(refused_at(&config), "", "{issuer}");
+
+        config["resources"][0]["upgrade"]["pass_ema_clients"] = json!(true);
+
+        assert_eq!(refused_at(&config), "resources[0].upgrade.pass_ema_clients", "{issuer}");
+    }
+}
+
+fn refused_at(config: &Value) -> String {
+    Config::parse(config.to_string().as_bytes(), &env)
+        .err()
+        .map(|error| error.path)
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_workload_that_is_bound_to_an_id_token_goes_by_that_user_until_either_ends() {
+    let bound = |env: &str| {
+        with_forge(json!([{
+            "workload_token": { "issuer": "forge", "audience": "jagway", "claims": { "repository": "acme/x" } },
+            "subject": { "id_token": { "env": env } },
+        }]))
+    };
+    let mut ended = (Process::new(&bound("OLD_ID_TOKEN"), 1), Others::default());
+    let mut good = (Process::new(&bound("BOT_ID_TOKEN"), 1), Others::default());
+    let present = |(process, others): &mut (Process, Others)| {
+        outcome(process, others, call("authorization", &workload(json!({}))))
+    };
+
+    let (refused, first) = (present(&mut ended), present(&mut good));
+    good.0.now += 115;
+    let last = present(&mut good);
+    good.0.now += 6;
+    let late = present(&mut good);
+
+    assert_eq!(refused, Err("502 exchange_misconfigured".to_owned()));
+    assert!(ended.1.exchanges.is_empty());
+    assert!(first.is_ok() && last.is_ok(), "{first:?} {last:?}");
+    assert_eq!(late, Err("502 exchange_misconfigured".to_owned()));
+    assert!(good.0.log.iter().any(|line| line.contains(&short_digest("alice"))));
 }

@@ -561,3 +561,18 @@ fn of_two_faults_the_one_that_is_checked_first_is_told() {
         }
     }
 }
+
+#[test]
+fn nothing_is_spent_at_the_provider_while_the_resource_as_is_left_alone() {
+    let mut world = World::new(&[]);
+    world.servers.once("redemption", 503, &[("retry-after", "120")], json!(""));
+    assert_eq!(status(&world.bot()), 503);
+    let asked = world.servers.token_calls();
+
+    let other = world.call(&[("x-api-key", "other-key")]);
+
+    assert_eq!((status(&other), world.refused()), (503, "exchange_throttled"));
+    assert_eq!(world.servers.token_calls(), asked);
+    world.later(121);
+    assert_eq!(status(&world.call(&[("x-api-key", "other-key")])), 0);
+}

@@ -301,6 +301,23 @@ fn a_proof_upstream_is_for_the_resource_and_what_is_below_it() {
 }
 
 #[test]
+fn a_proof_for_the_url_itself_is_for_the_resource_though_the_url_is_a_root() {
+    for (url, path, uri) in [
+        (format!("https://{HOST}"), "/", WAREHOUSE.to_owned()),
+        (format!("https://{HOST}/"), "/?x=y", WAREHOUSE.to_owned()),
+        (format!("https://{HOST}"), "/a", format!("{WAREHOUSE}/a")),
+        (format!("https://{HOST}/mcp/"), "/mcp/", WAREHOUSE.to_owned()),
+        (format!("https://{HOST}/mcp"), "/mcp/", format!("{WAREHOUSE}/")),
+    ] {
+        let mut world = World::new(&[&bound()[..], &[("upgrade/url", json!(url))]].concat());
+        world.process.request(0, 1, request("POST", HOST, path, &[("x-api-key", "bot-key")]));
+        world.settle();
+        let verdict = world.process.verdict();
+        upstream(&world, &verdict, "POST", &uri);
+    }
+}
+
+#[test]
 fn the_proof_of_a_caller_is_never_passed_on() {
     let mut world = World::new(&[]);
 

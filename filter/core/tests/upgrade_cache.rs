@@ -9,6 +9,7 @@ use jagway_core::config::Kind;
 use jagway_core::digest::{hex, sha256};
 use jagway_core::exchange::key as key_of;
 use jagway_core::http::Request;
+use jagway_core::pauses::{place, until};
 use jagway_core::secret::Secret;
 use jagway_core::store::Store;
 use jagway_core::token_response::Granted;
@@ -258,13 +259,14 @@ fn a_token_that_is_still_good_serves_while_the_servers_are_down_or_throttle() {
 fn a_pause_of_the_one_server_is_none_of_the_other() {
     let mut world = World::new(&[]);
     world.servers.once("redemption", 503, &[("retry-after", "60")], json!({}));
+    let parsed = parse(&upgrade_config());
+    let Kind::Upgrade(upgrade) = &parsed.resources[0].kind else { panic!() };
+    let left = |world: &World, party| until(&*world.process.store, &place(party), NOW);
+
     assert_eq!(status(&world.bot()), 503);
 
-    let exchanges = world.servers.count("exchange");
-    world.call(&OTHER);
-
-    assert_eq!(world.servers.count("exchange"), exchanges + 1);
-    assert_eq!(world.servers.count("redemption"), 1);
+    assert_eq!(left(&world, &upgrade.servers[0].party), Some(60));
+    assert_eq!(left(&world, &upgrade.identity_provider.party), None);
 }
 
 /// Numbers that are the same in every run.
@@ -313,7 +315,7 @@ fn chosen(choices: &[usize]) -> (String, [u8; 32]) {
         ("upgrade/scopes", vec![json!([]), json!(["a"]), json!(["a", "b"]), json!(["b", "a"])]),
         ("upgrade/redemption_scopes", vec![json!([]), json!(["a"])]),
         ("upgrade/dpop", vec![json!("off"), json!("required")]),
-        ("upgrade/ema", vec![json!("required"), json!("never")]),
+        ("upgrade/require_resource", vec![json!(false), json!(true)]),
         ("upgrade/authorization_details", vec![json!(null), json!([{ "type": "a" }])]),
         ("as/issuer", vec![json!(AS), json!("https://other.example")]),
         ("as/client", vec![client("claude"), client("jagway")]),

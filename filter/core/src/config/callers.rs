@@ -5,10 +5,11 @@ use super::fields::{Result, fail, header_name, identifier, named, scopes, within
 use super::raw::{Chain, MutualTls};
 use super::raw_upgrade as raw;
 use super::upgrades::Providers;
-use super::{Client, IdentityProvider, Presents, Subject, Workload};
+use super::{Caller, Client, Ema, IdentityProvider, Presents, Subject, Workload};
 use crate::claim_rule::{ClaimRule, Pattern};
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest;
+use crate::http::Url;
 use serde_json::{Map, Value};
 use std::rc::Rc;
 
@@ -130,6 +131,41 @@ impl Reading<'_> {
             ),
         }
     }
+}
+
+/// What no entry shows by itself: that each token can be told from others, that somebody proves it, and that it stays
+/// here.
+pub(super) fn check_together(
+    path: &str,
+    raw: &raw::Upgrade,
+    callers: &[Caller],
+    provider: &IdentityProvider,
+) -> Result<()> {
+    let any = |is: &dyn Fn(&Presents) -> bool| callers.iter().any(|caller| is(&caller.presents));
+    let id_tokens = any(&|one| matches!(one, Presents::IdToken));
+    if id_tokens && any(&|one| matches!(one, Presents::AccessToken { untyped: true, .. })) {
+        let problem = "`typ: any` cannot be told from the `id_token` of another entry";
+        return fail(format!("{path}.callers"), problem);
+    }
+    // Client credentials are had without asking the identity provider: anything at all would pass.
+    if raw.ema != Ema::Required && any(&Presents::is_unproven) {
+        let problem = "must be `required`: only the identity provider can tell whether a \
+                       `refresh_token` or `saml` of a caller is genuine";
+        return fail(format!("{path}.ema"), problem);
+    }
+    // Such a token would pass for the server's own, and go on to it.
+    let servers = raw.authorization_server.iter().chain(&raw.authorization_servers);
+    let is_of_server = |issuer: &Url| servers.clone().any(|one| one.issuer == issuer.as_str());
+    let meets = any(&|one| match one {
+        Presents::IdToken | Presents::AccessToken { .. } => is_of_server(&provider.party.issuer),
+        Presents::Workload(workload) => is_of_server(&workload.issuer.party.issuer),
+        _ => false,
+    });
+    if raw.pass_ema_clients && meets {
+        let problem = "cannot tell tokens of callers from those of an authorization server that is their issuer";
+        return fail(format!("{path}.pass_ema_clients"), problem);
+    }
+    Ok(())
 }
 
 /// The one thing that a caller's certificate is known by (RFC 8705 §2.1.2).

@@ -122,8 +122,7 @@ pub struct Caller {
 impl Caller {
     /// Whether a refresh token stands for it.
     pub fn uses_refresh_token(&self) -> bool {
-        matches!(self.presents, Presents::RefreshToken(_) | Presents::Saml { .. })
-            || matches!(self.subject, Subject::RefreshToken(_))
+        self.presents.is_unproven() || matches!(self.subject, Subject::RefreshToken(_))
     }
 }
 
@@ -159,6 +158,14 @@ pub enum Presents {
     Basic(String, Key),
     /// By the certificate of its connection.
     Certificate(RegisteredCertificate),
+}
+
+impl Presents {
+    /// Whether nobody here can tell if it is genuine: only its form is checked, and the rest is for the identity
+    /// provider to say.
+    pub fn is_unproven(&self) -> bool {
+        matches!(self, Self::RefreshToken(_) | Self::Saml { .. })
+    }
 }
 
 /// Whom a caller stands for.

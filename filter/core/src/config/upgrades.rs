@@ -1,6 +1,7 @@
 //! Reading what is upgraded.
 
 use super::build::Reading;
+use super::callers::check_together;
 use super::fields::{Result, cluster, fail, identifier, named, scopes, within};
 use super::raw_upgrade::{self as raw, Written};
 use super::{
@@ -185,14 +186,7 @@ impl Reading<'_> {
         if callers.is_empty() {
             return fail(format!("{path}.callers"), "nobody could ever call");
         }
-        let id_tokens = callers.iter().any(|caller| matches!(caller.presents, Presents::IdToken));
-        let untyped = |caller: &Caller| {
-            matches!(caller.presents, Presents::AccessToken { untyped: true, .. })
-        };
-        if id_tokens && callers.iter().any(untyped) {
-            let problem = "`typ: any` cannot be told from the `id_token` of another entry";
-            return fail(format!("{path}.callers"), problem);
-        }
+        check_together(path, raw, &callers, at_provider.0)?;
         Ok(callers)
     }
 
