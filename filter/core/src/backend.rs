@@ -210,7 +210,7 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, fetch: Rc<Fetch>) -> Result<Value, Jo
         fields.push(("scope", scope));
     }
     fields.extend(resource.iter().map(|url| ("resource", url.as_str())));
-    let answer = token_call::post(&ctx, &site, party, client, &fields, None).await?;
+    let answer = token_call::post(&ctx, &site, party, client, &fields, None, false).await?;
 
     let granted = success(&answer).and_then(|body| Granted::bearer(&body));
     let value = granted.map(|granted| granted.to_value(ctx.now(), MAX_AGE, ctx.random()[0]));

@@ -138,7 +138,11 @@ pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
         return false;
     };
     let is_scheme = ["bearer", "dpop"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    let claims = decoded(token).map(|(_, claims)| claims).filter(|_| is_scheme && !certified);
+    // The whole of it goes on, so it must be that one token and nothing behind it (RFC 7515 §3.1).
+    let is_jws = token.split('.').count() == 3
+        && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let is_alone = is_jws && is_scheme && !certified;
+    let claims = decoded(token).map(|(_, claims)| claims).filter(|_| is_alone);
     let issuer = claims.as_ref().and_then(|claims| claims.get("iss")?.as_str());
     let mut servers = upgrade.servers.iter();
     issuer.is_some_and(|issuer| servers.any(|server| server.party.issuer.as_str() == issuer))

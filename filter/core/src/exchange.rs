@@ -81,7 +81,7 @@ pub async fn run(ctx: Ctx, site: Rc<Site>, exchange: Rc<Exchange>) -> Result<Val
         return Ok(value(&ctx, &exchange, &granted));
     }
     // Before anything is spent, both servers are who they should be, and one redeems what the other grants, now.
-    token_call::may_be_asked(&ctx, &site, &server.party)?;
+    token_call::may_be_asked(&ctx, &site, &server.party, false)?;
     token_endpoint(&ctx, &site, &upgrade.identity_provider.party).await?;
     let grant = grant(&ctx, &site, &server, key.is_some()).await?;
     let way = Way { ctx: &ctx, site: &site, exchange: &exchange, server: &server, key, grant };
@@ -193,7 +193,8 @@ impl Way<'_> {
     ) -> Result<Answer, JobError> {
         let upgrade = &self.exchange.upgrade;
         let (party, client) = (&upgrade.identity_provider.party, &upgrade.idp_client);
-        token_call::post(self.ctx, self.site, party, client, fields, key).await
+        let is_unproven = self.exchange.caller.is_unproven;
+        token_call::post(self.ctx, self.site, party, client, fields, key, is_unproven).await
     }
 
     fn at_fault(&self, answer: &Answer, error: JobError) -> JobError {
@@ -326,7 +327,10 @@ async fn with_refresh_token(
             exchanged(way, &typed, subject).await.0
         }
         Err(JobError::SubjectRejected) => {
-            let line = "its refresh token is taken no longer: it has to be bound anew";
+            let line = match presented {
+                true => "what it presented is not taken",
+                false => "its refresh token is taken no longer: it has to be bound anew",
+            };
             site.warn(format!("{:?}: {line}", way.exchange.caller.name));
             Err(JobError::SubjectRejected)
         }
@@ -469,7 +473,8 @@ async fn redeemed(way: &Way<'_>, assertion: &Assertion) -> Result<Granted, JobEr
     let scope = &way.exchange.scope;
     let fields = jwt_bearer::fields(upgrade, server, way.grant, assertion, scope);
     let key = way.key.as_ref();
-    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
+    let answer =
+        token_call::post(ctx, site, &server.party, &server.client, &fields, key, false).await?;
     granted(site, upgrade, server, asked(way, assertion), &answer)
 }
 
@@ -516,7 +521,8 @@ async fn client_credentials(
     if !exchange.scope.is_empty() {
         fields.push(("scope", &exchange.scope));
     }
-    let answer = token_call::post(ctx, site, &server.party, &server.client, &fields, key).await?;
+    let answer =
+        token_call::post(ctx, site, &server.party, &server.client, &fields, key, false).await?;
     // It is not the caller who is refused here.
     let granted = granted(site, upgrade, server, &exchange.scope, &answer);
     granted.map_err(|error| match error {

@@ -29,9 +29,11 @@ pub fn retry_after(answer: &Answer, now: u64) -> Option<u64> {
     Some(seconds.clamp(shortest, longest))
 }
 
-/// The key under which the pause of `party` lies: as many as there are parties in the configuration.
-pub fn place(party: &Party) -> String {
-    format!("jagway/pause/{}", hex(&party.document_key("pause")))
+/// The key under which the pause of `party` lies, for all or for callers that nobody here can prove: twice as
+/// many as there are parties in the configuration.
+pub fn place(party: &Party, is_unproven: bool) -> String {
+    let kind = if is_unproven { "pause of unproven" } else { "pause" };
+    format!("jagway/pause/{}", hex(&party.document_key(kind)))
 }
 
 /// How many seconds the server at `place` is still to be left alone at `now` (seconds since the epoch).

@@ -19,6 +19,8 @@ use std::rc::Rc;
 /// A server that throttles us or is down is left alone for a while, by all workers:
 /// [`JobError::Throttled`]. A proof that was refused is made once more, with the server's nonce if there is
 /// one (§8). An endpoint that is no longer where the metadata said is looked up anew, once.
+///
+/// What a caller that nobody here can prove brings about (`is_unproven`) keeps only the likes of it waiting.
 pub async fn post(
     ctx: &Ctx,
     site: &Rc<Site>,
@@ -26,10 +28,32 @@ pub async fn post(
     client: &Client,
     fields: &[(&str, &str)],
     key: Option<&ProofKey>,
+    is_unproven: bool,
 ) -> Result<Answer, JobError> {
-    let place = pauses::place(party);
-    may_be_asked(ctx, site, party)?;
-    let mut endpoint = token_endpoint(ctx, site, party).await?;
+    may_be_asked(ctx, site, party, is_unproven)?;
+    let endpoint = token_endpoint(ctx, site, party).await?;
+    let place = pauses::place(party, is_unproven);
+    let answer = tried(ctx, site, party, client, endpoint, fields, key).await;
+    match answer {
+        Ok(answer) => paced(ctx, site, party, &place, answer),
+        Err(error) => {
+            // A store that fails keeps nothing back, which is no worse than before.
+            let _ = pauses::failed(&*site.store, &place, None, &ctx.random(), ctx.now());
+            Err(error)
+        }
+    }
+}
+
+/// Once, and once more for each of the reasons there are.
+async fn tried(
+    ctx: &Ctx,
+    site: &Rc<Site>,
+    party: &Rc<Party>,
+    client: &Client,
+    mut endpoint: Url,
+    fields: &[(&str, &str)],
+    key: Option<&ProofKey>,
+) -> Result<Answer, JobError> {
     let mut answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
     if is_gone(answer.status) && party.token_endpoint.is_none() {
         let newer = site.newer_metadata(ctx, party).await?.token_endpoint.clone();
@@ -41,12 +65,18 @@ pub async fn post(
     if key.is_some() && wants_another_proof(&answer) {
         answer = once(ctx, site, party, client, &endpoint, fields, key).await?;
     }
-    paced(ctx, site, party, &place, answer)
+    Ok(answer)
 }
 
-/// [`JobError::Throttled`] if `party` is left alone for a while.
-pub fn may_be_asked(ctx: &Ctx, site: &Site, party: &Party) -> Result<(), JobError> {
-    match pauses::until(&*site.store, &pauses::place(party), ctx.now()) {
+/// [`JobError::Throttled`] if `party` is left alone for a while: by all, or by those that nobody here can prove.
+pub fn may_be_asked(
+    ctx: &Ctx,
+    site: &Site,
+    party: &Party,
+    is_unproven: bool,
+) -> Result<(), JobError> {
+    let left = |of: bool| pauses::until(&*site.store, &pauses::place(party, of), ctx.now());
+    match left(false).max(left(true).filter(|_| is_unproven)) {
         Some(left) => Err(JobError::Throttled(left)),
         None => Ok(()),
     }
@@ -86,12 +116,7 @@ async fn once(
             }
             Ok(answer)
         }
-        Err(failed) => {
-            let place = pauses::place(party);
-            // A store that fails keeps nothing back, which is no worse than before.
-            let _ = pauses::failed(&*site.store, &place, None, &ctx.random(), ctx.now());
-            Err(no_answer(site, party, failed))
-        }
+        Err(failed) => Err(no_answer(site, party, failed)),
     }
 }
 

@@ -142,7 +142,8 @@ fn addressed(
         let found = json::strings(claims, name).ok().flatten();
         if found.as_deref() != Some(&[value]) {
             // Neither is a secret, and a slash more or less is the usual mistake.
-            log(format!("the ID-JAG's {name} is {found:?}, expected {value:?}"));
+            let found: String = format!("{found:?}").chars().take(256).collect();
+            log(format!("the ID-JAG's {name} is {found}, expected {value:?}"));
             return Err(JobError::Misconfigured);
         }
     }

@@ -261,7 +261,7 @@ fn a_pause_of_the_one_server_is_none_of_the_other() {
     world.servers.once("redemption", 503, &[("retry-after", "60")], json!({}));
     let parsed = parse(&upgrade_config());
     let Kind::Upgrade(upgrade) = &parsed.resources[0].kind else { panic!() };
-    let left = |world: &World, party| until(&*world.process.store, &place(party), NOW);
+    let left = |world: &World, party| until(&*world.process.store, &place(party, false), NOW);
 
     assert_eq!(status(&world.bot()), 503);
 
