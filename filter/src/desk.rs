@@ -2,6 +2,7 @@
 
 use crate::host::{self, Level, Map};
 use jagway_core::http::CallFailed;
+use jagway_core::resend::is_kept;
 use jagway_core::worker::{AfterResponse, Run, StreamId, Todo, Verdict, Worker};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -193,7 +194,7 @@ impl Desk {
                     }
                 }
             }
-            Verdict::Forward(edits, after) => {
+            Verdict::Forward(edits, mut after) => {
                 for name in &edits.remove {
                     host::remove_header(Map::Request, name);
                 }
@@ -201,6 +202,9 @@ impl Desk {
                 let mut set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
                 if set.all(|one| one) {
+                    after.went = after.sent.as_ref().and_then(|sent| {
+                        host::headers(Map::Request).filter(|head| is_kept(&sent.upgrade, head))
+                    });
                     self.set_phase(stream, Phase::Forwarded(Rc::from(after)));
                     if elsewhere {
                         host::resume();

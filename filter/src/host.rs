@@ -172,13 +172,14 @@ pub fn set_header(map: Map, name: &str, value: &str) -> bool {
     status == OK
 }
 
-/// Up to `length` bytes of `buffer`.
-pub fn body(buffer: Buffer, length: usize) -> Option<Vec<u8>> {
+/// Up to `length` bytes of `buffer`, from `start` on.
+pub fn body(buffer: Buffer, start: usize, length: usize) -> Option<Vec<u8>> {
     if length == 0 {
         return Some(Vec::new());
     }
+    let buffer = buffer as u32;
     // SAFETY: the host writes a pointer and a size.
-    given(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, length, data, size) }).ok()
+    given(|data, size| unsafe { proxy_get_buffer_bytes(buffer, start, length, data, size) }).ok()
 }
 
 /// A property of the stream, as text.

@@ -61,7 +61,7 @@ impl Context for Root {
         let headers = host::headers(Map::CalloutResponse).unwrap_or_default();
         let status = headers.text(":status").and_then(|status| status.parse().ok());
         let answer =
-            match (status, host::body(Buffer::CalloutResponseBody, body.min(MAX_ANSWER + 1))) {
+            match (status, host::body(Buffer::CalloutResponseBody, 0, body.min(MAX_ANSWER + 1))) {
                 (Some(status), Some(body)) => Ok(Answer { status, headers, body }),
                 _ => Err(CallFailed::NoAnswer),
             };
@@ -72,7 +72,7 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let document = host::body(Buffer::PluginConfiguration, size).unwrap_or_default();
+        let document = host::body(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
         let config = match Config::parse(&document, &|name| std::env::var(name).ok()) {
             Ok(config) => config,
             Err(error) => {

@@ -6,8 +6,8 @@ use jagway_core::client_certificate::ClientCertificate;
 use jagway_core::error::Error;
 use jagway_core::flow::Moment;
 use jagway_core::http::Request;
-use jagway_core::recovery::{MAX_KEPT, Resend};
 use jagway_core::reply::{Reply, Surface};
+use jagway_core::resend::{MAX_KEPT, Route};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -30,20 +30,26 @@ struct Kept {
 }
 
 impl Kept {
-    /// A part of the body goes by; `all` if it is everything so far, held back until now.
+    /// A part of the body goes by: `size` bytes, or so many of all there is so far, held back until now, if `all`.
     fn take(&mut self, size: usize, all: bool, end: bool) {
         self.whole = end;
-        let before = if all { 0 } else { self.body.len() };
-        self.lost |= before.saturating_add(size) > MAX_KEPT;
+        let start = if all { self.body.len() } else { 0 };
+        let length = size.checked_sub(start).unwrap_or(usize::MAX);
+        self.lost |= self.body.len().saturating_add(length) > MAX_KEPT;
         if self.lost {
             self.body = Vec::new();
             return;
         }
-        self.body.truncate(before);
-        match host::body(Buffer::RequestBody, size) {
-            Some(part) => self.body.extend(part),
-            None => self.lost = true,
+        match host::body(Buffer::RequestBody, start, length) {
+            Some(part) if part.len() == length => self.body.extend(part),
+            _ => self.lost = true,
         }
+    }
+
+    /// The way that the request took, and its body; `None` if not all of it was kept.
+    fn give(&mut self) -> Option<(Route, Vec<u8>)> {
+        let all = self.whole && !self.lost;
+        all.then(|| (route(), std::mem::take(&mut self.body)))
     }
 }
 
@@ -58,6 +64,14 @@ impl Stream {
         match desk.phase(self.id) {
             Some(Phase::Forwarded(_)) => Action::Continue,
             _ => Action::Pause,
+        }
+    }
+
+    /// Whether more of the answer goes on: not while its head waits for a verdict.
+    fn answer_action(&self) -> Action {
+        match self.desk.as_ref().and_then(|desk| desk.phase(self.id)) {
+            Some(Phase::Answered(_)) => Action::Pause,
+            _ => Action::Continue,
         }
     }
 
@@ -76,7 +90,7 @@ impl Stream {
             return self.refuse(&Error::Deadline);
         };
         desk.set_phase(self.id, Phase::Held);
-        let Some(body) = host::body(Buffer::RequestBody, size) else {
+        let Some(body) = host::body(Buffer::RequestBody, 0, size) else {
             return self.refuse(&Error::Internal("the host does not hand over the body"));
         };
         let todo = desk.worker.borrow_mut().body(self.id, body, moment);
@@ -94,6 +108,13 @@ fn certificate() -> Option<ClientCertificate> {
         &attribute("uri_san_peer_certificate"),
         &attribute("dns_san_peer_certificate"),
     )
+}
+
+/// The way that Envoy chose for the request.
+fn route() -> Route {
+    let [cluster, name] = ["cluster_name", "route_name"]
+        .map(|name| host::property(&["xds", name]).unwrap_or_default());
+    Route { cluster, name }
 }
 
 impl Context for Stream {
@@ -145,7 +166,7 @@ impl HttpContext for Stream {
             }
             phase => {
                 let keeps = match &phase {
-                    Some(Phase::Forwarded(after)) => after.sent.is_some(),
+                    Some(Phase::Forwarded(after)) => after.went.is_some(),
                     phase => desk.reads.body && matches!(phase, Some(Phase::Held)),
                 };
                 if keeps {
@@ -180,10 +201,10 @@ impl HttpContext for Stream {
         let moment = host::moment();
         let headers = host::headers(Map::Response).unwrap_or_default();
         let kept = &mut self.kept;
-        let mut resend = || resend(kept).filter(|_| moment.is_some());
+        let mut give = || kept.give().filter(|_| moment.is_some());
         let moment = moment.unwrap_or(Moment { now: 0, entropy: [0; 32] });
         let (edits, todo) =
-            desk.worker.borrow_mut().response(self.id, &after, &headers, &mut resend, moment);
+            desk.worker.borrow_mut().response(self.id, &after, &headers, &mut give, moment);
         for name in &edits.remove {
             host::remove_header(Map::Response, name);
         }
@@ -196,19 +217,33 @@ impl HttpContext for Stream {
             desk.worker.borrow_mut().opened(self.id, &after, &headers);
         }
         desk.perform(self.id, todo);
-        match desk.phase(self.id) {
-            Some(Phase::Forwarded(_)) => Action::Continue,
-            _ => Action::Pause,
-        }
+        self.action(desk)
     }
-}
 
-/// The request as it went upstream; `None` if not all of it was kept.
-fn resend(kept: &mut Kept) -> Option<Resend> {
-    if !kept.whole || kept.lost {
-        return None;
+    // Where a listener has allow_on_headers_stop_iteration, holding the head does not hold what follows.
+    fn on_http_response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        self.answer_action()
     }
-    let cluster = host::property(&["xds", "cluster_name"]).filter(|name| !name.is_empty())?;
-    let body = std::mem::take(&mut kept.body);
-    Some(Resend { cluster, headers: host::headers(Map::Request)?, body })
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.answer_action()
+    }
+
+    fn on_log(&mut self) {
+        let Some(desk) = &self.desk else {
+            return;
+        };
+        let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
+            return;
+        };
+        // What Envoy answered itself arrived nowhere.
+        if after.went.is_none()
+            || host::property(&["response", "code_details"]).as_deref() != Some("via_upstream")
+        {
+            return;
+        }
+        let [authority, path] =
+            ["host", "path"].map(|name| host::property(&["request", name]).unwrap_or_default());
+        desk.worker.borrow().arrived(&after, &route(), (&authority, &path));
+    }
 }

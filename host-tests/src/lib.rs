@@ -31,6 +31,7 @@ pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod resource_as;
+pub mod scripted;
 pub mod server;
 pub mod through;
 pub mod upstash;

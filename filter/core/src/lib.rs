@@ -85,6 +85,7 @@ pub mod refresh_record;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;
+pub mod resend;
 pub mod resource_discovery;
 pub mod resource_server;
 pub mod revocation;

@@ -7,27 +7,17 @@ use crate::error::Error;
 use crate::flow::Ctx;
 use crate::http::{Answer, Callout, Headers, MAX_ANSWER};
 use crate::job::{Job, JobError, Want};
+use crate::resend::Resend;
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::upgrade::{self, Sent};
 use crate::worker::Verdict;
 use std::rc::Rc;
 
-/// Largest request body that is kept to be sent once more, in bytes.
-pub const MAX_KEPT: usize = 64 * 1024;
 /// Longest time the answer to a request that is sent once more may take, in milliseconds.
 const TIMEOUT: u32 = 30_000;
-
-/// A request as it went upstream, after all that Envoy and other filters made of it.
-#[derive(Default)]
-pub struct Resend {
-    /// The Envoy cluster that it went to.
-    pub cluster: String,
-    /// Its head.
-    pub headers: Headers,
-    /// Its body, all of it.
-    pub body: Vec<u8>,
-}
+/// What Envoy adds to each answer of a server.
+const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 
 /// Why a server refused a request, as far as something can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +124,9 @@ pub async fn again(
     };
     site.done("sent_again", format!("sent again resource={:?} {refusal:?}", sent.upgrade.resource));
     let answer = ctx.call(callout).await.map_err(|_| Error::Resend)?;
-    if answer.body.len() > MAX_ANSWER {
+    // Envoy answers in the place of a server that does not, and only what a server answered has its time.
+    let is_envoys = matches!(answer.status, 502..=504) && !answer.headers.has(SERVICE_TIME);
+    if is_envoys || answer.body.len() > MAX_ANSWER {
         return Err(Error::Resend);
     }
     Ok(Verdict::Answer(shown(answer)))
@@ -155,7 +147,7 @@ fn callout(resend: Resend, credential: Vec<(String, Secret)>) -> Option<Callout>
     let methods = ["POST", "GET", "DELETE", "PUT", "PATCH"];
     let method = resend.headers.text(":method")?;
     let left_out = |name: &str| {
-        name.starts_with(':')
+        name.starts_with(':') && name != ":scheme"
             || name.starts_with("x-envoy-")
             || matches!(name, "content-length" | "transfer-encoding" | "connection" | "expect")
             // Those of the first try: the next token may be of another kind.
@@ -171,8 +163,8 @@ fn callout(resend: Resend, credential: Vec<(String, Secret)>) -> Option<Callout>
     headers.extend(credential.into_iter().map(|(name, value)| (name.into(), value)));
     Some(Callout {
         method: methods.into_iter().find(|known| *known == method)?,
-        authority: resend.headers.text(":authority")?.to_owned(),
-        path: resend.headers.text(":path")?.to_owned(),
+        authority: resend.authority,
+        path: resend.path,
         cluster: resend.cluster,
         headers,
         body: Secret::new(String::from_utf8(resend.body).ok()?),

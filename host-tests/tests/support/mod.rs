@@ -1,6 +1,8 @@
 //! What the tests of the filter share.
 #![allow(dead_code)]
 
+pub mod refusing;
+
 use std::time::{Duration, Instant};
 
 use host_tests::jwks::http_client;

@@ -378,6 +378,7 @@ async fn accepted(
         token: swapped.token,
         spent: None,
         sent: None,
+        went: None,
         watch: Some(Watch {
             until: token.expires_at.saturating_add(server.endpoint.rules.skew),
             revocable: (token.jti.clone(), resource_server::origin(token), token.issued_at),

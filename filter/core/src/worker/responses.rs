@@ -7,9 +7,10 @@ use crate::dpop_proof;
 use crate::flow::{self, Moment};
 use crate::grant::Spent;
 use crate::http::Headers;
-use crate::recovery::{self, Refusal, Resend};
+use crate::recovery::{self, Refusal};
 use crate::replay;
 use crate::reply::{Surface, cors};
+use crate::resend::{self, Resend, Route};
 use crate::revocation::{self, Origin};
 use crate::session::OwnedHolder;
 use crate::upgrade::Sent;
@@ -35,6 +36,8 @@ pub struct AfterResponse {
     pub spent: Option<Spent>,
     /// What a request to a resource that is upgraded for went with.
     pub sent: Option<Rc<Sent>>,
+    /// The head of such a request as it left us, if it may be sent once more.
+    pub went: Option<Headers>,
     /// To whom an MCP session of the answer is bound.
     pub session: Option<OwnedHolder>,
 }
@@ -94,14 +97,14 @@ impl Worker {
 
     /// The upstream server answered with `headers` a request on `stream` that was forwarded with `after`.
     ///
-    /// A token that was refused is not used again, by any worker. `resend` gives the request as it went, if
-    /// it can be sent once more.
+    /// A token that was refused is not used again, by any worker. `kept` gives the way that the request took,
+    /// and its body, if all of it was kept.
     pub fn response(
         &mut self,
         stream: StreamId,
         after: &AfterResponse,
         headers: &Headers,
-        resend: &mut dyn FnMut() -> Option<Resend>,
+        kept: &mut dyn FnMut() -> Option<(Route, Vec<u8>)>,
         moment: Moment,
     ) -> (ResponseEdits, Vec<Todo>) {
         let now = moment.now;
@@ -124,10 +127,22 @@ impl Worker {
         }
         self.bind_session(after, headers, &mut edits, &mut todo);
         if let Some(sent) = &after.sent {
-            edits.hold = self.recover(stream, sent, headers, resend, moment, &mut todo);
+            let store = self.site.store.clone();
+            let mut resend = || {
+                let (went, (route, body)) = (after.went.as_ref()?, kept()?);
+                Resend::new(&*store, &sent.upgrade, route, went, body)
+            };
+            edits.hold = self.recover(stream, sent, headers, &mut resend, moment, &mut todo);
         }
         let todo = self.finish(todo);
         (edits, todo)
+    }
+
+    /// A request that was forwarded with `after` is over: it arrived by `route` as one for this authority and path.
+    pub fn arrived(&self, after: &AfterResponse, route: &Route, at: (&str, &str)) {
+        if let (Some(sent), Some(went)) = (&after.sent, &after.went) {
+            resend::arrived(&*self.site.store, &sent.upgrade, went, route, at);
+        }
     }
 
     /// Sets about a request whose token was refused. `false` if nothing can be done: the answer goes on.
