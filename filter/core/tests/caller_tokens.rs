@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jagway_core::config::Config;
 use jagway_core::digest::short_digest;
 use jagway_core::http::{Answer, CallFailed, Callout, Request};
+use jagway_core::store::Store;
 use jagway_core::worker::Verdict;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -456,4 +457,31 @@ fn a_workload_that_is_bound_to_an_id_token_goes_by_that_user_until_either_ends()
     assert!(first.is_ok() && last.is_ok(), "{first:?} {last:?}");
     assert_eq!(late, Err("502 exchange_misconfigured".to_owned()));
     assert!(good.0.log.iter().any(|line| line.contains(&short_digest("alice"))));
+}
+
+#[test]
+fn what_nobody_here_can_prove_takes_no_room_from_what_is_proven() {
+    let kept = |process: &Process, kind: &str| {
+        let buckets = (0..256).map(|n| process.store.get(&format!("jagway/{kind}/{n:x}")).unwrap());
+        buckets.filter(|(bytes, _)| bytes.len() > 2).count()
+    };
+    let unproven = json!([{ "refresh_token": { "header": "x-refresh" } }]);
+
+    for (callers, request, places) in [
+        (unproven, call("x-refresh", "RT-of-somebody"), (0, 1)),
+        (
+            saml_config(json!({}))["resources"][0]["upgrade"]["callers"].clone(),
+            call("x-saml", &STANDARD.encode(assertion("_1", LATER))),
+            (0, 1),
+        ),
+        (
+            upgrade_config()["resources"][0]["upgrade"]["callers"].clone(),
+            call("x-api-key", "bot-key"),
+            (1, 0),
+        ),
+    ] {
+        let (mut process, mut others) = (Process::new(&config(callers), 1), Others::default());
+        outcome(&mut process, &mut others, request).unwrap();
+        assert_eq!((kept(&process, "token"), kept(&process, "unproven")), places);
+    }
 }
