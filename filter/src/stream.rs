@@ -110,6 +110,11 @@ fn certificate() -> Option<ClientCertificate> {
     )
 }
 
+/// Whether the answer is that of the server behind, and not of Envoy or another filter.
+fn is_upstreams() -> bool {
+    host::property(&["response", "code_details"]).as_deref() == Some("via_upstream")
+}
+
 /// The way that Envoy chose for the request.
 fn route() -> Route {
     let [cluster, name] = ["cluster_name", "route_name"]
@@ -197,6 +202,11 @@ impl HttpContext for Stream {
         let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
             return Action::Continue;
         };
+        // What another filter or Envoy itself answers was said by no server: the token is as good as before, and to
+        // send the request once more would be to go around whoever refused it.
+        if after.sent.is_some() && !is_upstreams() {
+            return Action::Continue;
+        }
         // Without a time nothing is dropped or sent again; the rest must be done in any case.
         let moment = host::moment();
         let headers = host::headers(Map::Response).unwrap_or_default();
@@ -211,6 +221,8 @@ impl HttpContext for Stream {
         for (name, value) in &edits.set {
             host::set_header(Map::Response, name, value);
         }
+        // There is no second time after this; the answer may be an event stream, and last for hours.
+        self.kept = Kept { lost: true, ..Kept::default() };
         if edits.hold {
             desk.set_phase(self.id, Phase::Answered(after));
         } else {
@@ -237,9 +249,7 @@ impl HttpContext for Stream {
             return;
         };
         // What Envoy answered itself arrived nowhere.
-        if after.went.is_none()
-            || host::property(&["response", "code_details"]).as_deref() != Some("via_upstream")
-        {
+        if after.went.is_none() || !is_upstreams() {
             return;
         }
         let [authority, path] =

@@ -79,18 +79,67 @@ async fn a_refused_request_is_sent_once_more_as_it_was() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_before_it_is_known_where_it_arrives() {
+async fn before_it_is_known_where_requests_arrive_they_are_sent_again_to_where_the_resource_says() {
     let options = Options { concurrency: 1, ..Options::default() };
     let place = Place::cold(options, |text| text).await;
-    place.refuses_first(|| Say::answer(200, "", "again"));
 
-    let first = place.post_as("alice").await;
-    place.refuses_first(|| Say::answer(200, "", "again"));
-    let second = place.post_as("bob").await;
+    for user in ["alice", "bob"] {
+        place.refuses_first(|| Say::answer(200, "", "again"));
+        let seen = place.post_as(user).await;
+        assert_eq!((seen.status, seen.body.as_str()), (200, "again"));
+        let [first, second] = place.upstream.last_two();
+        assert_eq!((&first.target, &first.body), (&second.target, &second.body));
+    }
+    assert_eq!(place.upstream.count(), 4);
+    let hosts: Vec<_> = place
+        .upstream
+        .received()
+        .iter()
+        .map(|one| one.header("host").unwrap().to_owned())
+        .collect();
+    let resource = place.world.tickets.resource.clone();
+    for second in [&hosts[1], &hosts[3]] {
+        assert!(resource.starts_with(&format!("http://{second}/")), "{resource} {hosts:?}");
+    }
+}
 
-    assert_eq!((first.status, first.header("www-authenticate")), (401, None));
-    assert_eq!((second.status, second.body.as_str()), (200, "again"));
-    assert_eq!(place.upstream.count(), 3);
+/// A filter behind ours may refuse what ours has let through, and says so to the client, not the server.
+#[tokio::test]
+async fn what_another_filter_refuses_is_not_sent_around_it() {
+    let with_guard = |text: String| {
+        let guard = "          - name: guard
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+              default_source_code:
+                inline_string: |
+                  function envoy_on_request(handle)
+                    handle:body()
+                    if handle:headers():get(\"x-forbidden\") then
+                      handle:respond({[\":status\"] = \"401\"}, \"not here\")
+                    end
+                  end
+          - name: router
+";
+        text.replacen("          - name: router\n", guard, 1)
+    };
+    let options = Options { concurrency: 1, ..Options::default() };
+    let place = Place::with(options, with_guard).await;
+    let (bearer, before) = (place.bearer("alice"), place.upstream.count());
+    let client = http_client("legacy");
+
+    let headers = [("authorization", bearer.as_str()), ("x-forbidden", "1")];
+    let posted = post(&place.world.upgrade_url(), &headers, "{}").await;
+    let deleted = client.delete(place.world.upgrade_url()).header("authorization", &bearer);
+    let deleted = deleted.header("x-forbidden", "1").send().await.unwrap();
+
+    assert_eq!((posted.status, posted.body.as_str()), (401, "not here"));
+    assert_eq!(deleted.status(), 401);
+    assert_eq!(place.upstream.count(), before, "the server saw nothing");
+    assert_eq!(place.stat("jagway.done.sent_again").await, 0);
+    // Nor was the token dropped: it is as good as before.
+    let legs_before = legs(&place.world);
+    let allowed = post(&place.world.upgrade_url(), &headers[..1], "{}").await;
+    assert_eq!((allowed.status, legs(&place.world)), (200, legs_before));
 }
 
 #[tokio::test]

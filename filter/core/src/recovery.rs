@@ -73,13 +73,18 @@ pub fn refusal(sent: &Sent, headers: &Headers) -> Option<Refusal> {
     }
 }
 
-/// The union of what was granted and what is `asked` for, if that is more and the operator allows it.
+/// The union of what was granted and what is `asked` for, if that is more and the operator allows it. What is
+/// more is in the operator's order and once each: the text is part of a token's key, and a server that writes
+/// the same scope in ever other words must not make us ask the identity provider every time.
 fn wider(sent: &Sent, asked: &str) -> Option<String> {
-    let has = |scope: &&str| sent.scope.split(' ').any(|other| other == *scope);
-    let more: Vec<&str> = asked.split(' ').filter(|scope| !has(scope)).collect();
+    let has = |scope: &str| sent.scope.split(' ').any(|other| other == scope);
+    let is_asked = |scope: &str| asked.split(' ').any(|other| other == scope);
     let allowed = &sent.upgrade.step_up_scopes;
-    let may = !more.is_empty() && more.iter().all(|scope| allowed.iter().any(|one| one == scope));
-    may.then(|| format!("{} {}", sent.scope, more.join(" ")).trim_start().to_owned())
+    let may = asked.split(' ').all(|scope| has(scope) || allowed.iter().any(|one| one == scope));
+    let more = allowed.iter().map(String::as_str).filter(|one| is_asked(one) && !has(one));
+    let more: Vec<&str> = more.collect();
+    (may && !more.is_empty())
+        .then(|| format!("{} {}", sent.scope, more.join(" ")).trim_start().to_owned())
 }
 
 /// Sends a request once more, with another token or proof; its answer is the client's. If there is no other
@@ -126,8 +131,14 @@ pub async fn again(
     let answer = ctx.call(callout).await.map_err(|_| Error::Resend)?;
     // Envoy answers in the place of a server that does not, and only what a server answered has its time.
     let is_envoys = matches!(answer.status, 502..=504) && !answer.headers.has(SERVICE_TIME);
-    if is_envoys || answer.body.len() > MAX_ANSWER {
+    // A status that no final answer has would leave the client waiting for one.
+    let is_final = (200..=599).contains(&answer.status);
+    if is_envoys || !is_final || answer.body.len() > MAX_ANSWER {
         return Err(Error::Resend);
+    }
+    // RFC 9449 §8.2: a nonce may come with any answer, and it is the next request's.
+    if let Some(nonce) = dpop_proof::nonce(&answer.headers).filter(|_| token.bound) {
+        site.keep_nonce(sent.upgrade.way, nonce);
     }
     Ok(Verdict::Answer(shown(answer)))
 }

@@ -1,7 +1,8 @@
 //! What must be known of a request to send it once more: all of it, and where it arrived.
 //!
 //! Envoy rewrites host and path after us, and does not show the result before the request is over. So each request
-//! that is over tells where the next one for the same URL arrives.
+//! that is over tells where the next one for the same URL arrives; before any is, it is taken that the server is
+//! called by its resource identifier.
 
 use crate::config::Upgrade;
 use crate::digest::{hex, of_fields};
@@ -55,24 +56,40 @@ impl Resend {
             return None;
         }
         let (arrived, _) = store.get(&place(upgrade, &route)).ok()?;
-        let (authority, path) = core::str::from_utf8(&arrived).ok()?.split_once(' ')?;
+        let (authority, base) = match core::str::from_utf8(&arrived).ok()? {
+            // None is over yet: the server's own name for itself is what Envoy will have made of it.
+            "" => (upgrade.resource.authority(), upgrade.resource.path()),
+            arrived => arrived.split_once(' ')?,
+        };
         let authority = match authority {
             AS_IT_WENT => headers.text(":authority")?,
             authority => authority,
         };
-        let (_, query) = split(headers.text(":path")?);
-        let (authority, path) = (authority.to_owned(), format!("{path}{query}"));
+        let (path, query) = split(headers.text(":path")?);
+        let path = match below(upgrade, path)? {
+            "" => format!("{base}{query}"),
+            below => format!("{}{below}{query}", base.trim_end_matches('/')),
+        };
+        let authority = authority.to_owned();
         Some(Self { cluster: route.cluster, authority, path, headers: headers.clone(), body })
     }
 }
 
-/// Whether a request for `upgrade` with this head may be sent once more: one for its very URL, whose answer has an end.
+/// What of `path` lies below the URL of `upgrade`; empty at that URL itself.
+fn below<'a>(upgrade: &Upgrade, path: &'a str) -> Option<&'a str> {
+    match path == upgrade.url.path() {
+        true => Some(""),
+        false => path.strip_prefix(upgrade.url.path().trim_end_matches('/')),
+    }
+}
+
+/// Whether a request for `upgrade` with this head may be sent once more: one whose answer has an end.
 /// The answer to a GET for events has none, and would be read to the end before the client sees any of it.
 pub fn is_kept(upgrade: &Upgrade, headers: &Headers) -> bool {
     let events =
         |value: &[u8]| value.to_ascii_lowercase().windows(12).any(|at| at == b"event-stream");
     let (path, _) = split(headers.text(":path").unwrap_or_default());
-    path == upgrade.url.path()
+    below(upgrade, path).is_some()
         && !headers.has("upgrade")
         && !(headers.text(":method") == Some("GET") && headers.all("accept").any(events))
 }
@@ -87,7 +104,10 @@ pub fn arrived(
     (authority, path): (&str, &str),
 ) {
     let ((path, query), (_, own)) = (split(path), split(went.text(":path").unwrap_or_default()));
-    if authority.is_empty() || path.is_empty() || route.cluster.is_empty() {
+    // Only what comes for the very URL tells how that is rewritten.
+    let (asked, _) = split(went.text(":path").unwrap_or_default());
+    let is_whole = !authority.is_empty() && !path.is_empty() && !route.cluster.is_empty();
+    if !is_whole || asked != upgrade.url.path() {
         return;
     }
     let authority = if went.text(":authority") == Some(authority) { AS_IT_WENT } else { authority };
@@ -170,15 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_request_for_the_very_url_whose_answer_ends_is_kept() {
+    fn only_a_request_whose_answer_ends_is_kept() {
         let cases: [(&[(&str, &str)], bool); 7] = [
             (&[], true),
             (&[("accept", "application/json, text/event-stream")], true),
             (&[(":method", "GET"), ("accept", "application/json")], true),
             (&[(":method", "GET"), ("accept", "application/json, Text/Event-Stream")], false),
             (&[("upgrade", "websocket")], false),
-            (&[(":path", "/mcp/below")], false),
-            (&[(":path", "/mcp/")], false),
+            (&[(":path", "/mcp/below")], true),
+            (&[(":path", "/elsewhere")], false),
         ];
 
         for (fields, kept) in cases {
@@ -187,15 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_sent_again_only_where_one_like_it_has_arrived() {
+    fn a_request_is_sent_again_where_one_like_it_has_arrived_or_else_where_the_resource_says() {
         let store = Memory::default();
 
         let before = resend(&store, &[], b"");
+        let below = resend(&store, &[(":path", "/mcp/x?c=d")], b"");
         arrived(&store, &upgrade(), &head(&[]), &route(), ("vendor.example", "/v1/mcp?a=b"));
         let after = resend(&store, &[(":path", "/mcp?c=d")], b"");
 
-        assert_eq!(before, None);
-        assert_eq!(after, Some(("vendor.example".to_owned(), "/v1/mcp?c=d".to_owned())));
+        let after_below = resend(&store, &[(":path", "/mcp/x?c=d")], b"");
+        let at = |authority: &str, path: &str| Some((authority.to_owned(), path.to_owned()));
+        assert_eq!(before, at("mcp.example", "/mcp?a=b"));
+        assert_eq!(below, at("mcp.example", "/mcp/x?c=d"));
+        assert_eq!(after, at("vendor.example", "/v1/mcp?c=d"));
+        assert_eq!(after_below, at("vendor.example", "/v1/mcp/x?c=d"));
     }
 
     #[test]

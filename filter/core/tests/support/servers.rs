@@ -5,7 +5,7 @@ use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jagway_core::dpop::{self, Expected};
-use jagway_core::recovery::Resend;
+use jagway_core::resend::Route;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Where callers reach the resource.
@@ -447,12 +447,10 @@ impl World {
     ) -> ResponseEdits {
         let moment = self.process.moment();
         let worker = &mut self.process.workers[0];
-        let mut resend = body.map(|body| Resend {
-            cluster: "upstream".to_owned(),
-            headers: self.went.clone(),
-            body: body.to_vec(),
-        });
-        let (edits, todo) = worker.response(1, after, headers, &mut || resend.take(), moment);
+        let after = AfterResponse { went: Some(self.went.clone()), ..after.clone() };
+        let route = || Route { cluster: "upstream".to_owned(), ..Route::default() };
+        let mut kept = body.map(|body| (route(), body.to_vec()));
+        let (edits, todo) = worker.response(1, &after, headers, &mut || kept.take(), moment);
         self.process.perform(0, todo);
         edits
     }
