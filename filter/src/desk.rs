@@ -195,13 +195,12 @@ impl Desk {
                 }
             }
             Verdict::Forward(edits, mut after) => {
-                for name in &edits.remove {
-                    host::remove_header(Map::Request, name);
-                }
+                let mut removed = edits.remove.iter();
+                let removed = removed.all(|name| host::remove_header(Map::Request, name));
                 let set = edits.set.iter();
                 let mut set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
-                if set.all(|one| one) {
+                if removed && set.all(|one| one) {
                     after.went = after.sent.as_ref().and_then(|sent| {
                         host::headers(Map::Request).filter(|head| is_kept(&sent.upgrade, head))
                     });
@@ -212,7 +211,7 @@ impl Desk {
                 } else {
                     // Held for good rather than sent on without its credential.
                     self.set_phase(stream, Phase::Replied);
-                    host::log(Level::Critical, "jagway: the host does not set a header");
+                    host::log(Level::Critical, "jagway: the host does not change a header");
                 }
             }
         }

@@ -14,12 +14,13 @@
 //! * A call: [`call`] judges it, [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
 //!   the server's own credential in, [`revocation`] takes tokens back before their time
 //!   ([`revocation_endpoints`], with [`security_event`] and [`global_token_revocation`]).
-//! * The legs: [`exchange`] goes [`token_exchange`] (RFC 8693), then [`jwt_bearer`] (RFC 7523);
-//!   [`client_credential`] authenticates us, [`dpop_proof`] shows our key, [`token_response`] reads the
-//!   answer, [`discovery`] finds endpoints and keys, [`resource_discovery`] a resource's authorization
-//!   server, by its [`challenge`]; [`pauses`] spares a server that is down.
-//!   [`client_credential`] authenticates us, [`token_response`] reads the answer, [`discovery`] finds
-//!   endpoints and keys.
+//! * An upgrade: [`upgrade`] asks [`caller`] whose the one credential of a request is ([`caller_token`] verifies
+//!   what stands for itself), gets the token, and [`recovery`] does what can be done if the server refuses it
+//!   ([`resend`]).
+//! * Its legs: [`exchange`] goes [`first_leg`] (by [`token_exchange`], RFC 8693), then [`jwt_bearer`] (RFC 7523),
+//!   each request by [`token_call`]; [`client_credential`] authenticates us, [`dpop_proof`] shows our key,
+//!   [`token_response`] reads the answer, [`discovery`] finds endpoints and keys, [`resource_discovery`] a
+//!   resource's authorization server, by its [`challenge`]; [`pauses`] spares a server that is down.
 //! * Refresh tokens that their provider renews: [`rotation`] gives each exchange its turn,
 //!   [`refresh_record`] is what the process remembers, [`redis`] what a fleet does.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
@@ -58,6 +59,7 @@ pub mod dpop;
 pub mod dpop_proof;
 pub mod error;
 pub mod exchange;
+pub mod first_leg;
 pub mod flow;
 pub mod form;
 pub mod global_token_revocation;

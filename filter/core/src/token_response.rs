@@ -11,6 +11,8 @@ use std::cell::OnceCell;
 
 /// Longest access token taken.
 const MAX_TOKEN: usize = 8 * 1024;
+/// Longest `acr_values` handed on, in bytes.
+const MAX_ACR: usize = 512;
 /// An access token without a stated life is not cached; requests that wait for it now share it.
 const UNSTATED_LIFE: u64 = 2;
 /// A token is not used in its last seconds: it has to survive the way to the server.
@@ -134,7 +136,7 @@ pub fn success(answer: &Answer) -> Result<Map<String, Value>, JobError> {
             | "invalid_authorization_details",
         ) => JobError::Forbidden,
         Some("insufficient_user_authentication") => JobError::StepUp {
-            acr_values: text("acr_values").map(str::to_owned),
+            acr_values: text("acr_values").filter(|text| text.len() <= MAX_ACR).map(str::to_owned),
             max_age: json::seconds(&object, "max_age").ok().flatten(),
         },
         Some("temporarily_unavailable" | "server_error") => JobError::Unavailable,

@@ -430,3 +430,19 @@ fn the_newline_at_the_end_of_a_secret_is_not_part_of_it() {
     let Credential::Header(_, value) = &accept.credentials[0].credential else { panic!() };
     assert_eq!(value.expose(), "secret");
 }
+
+#[test]
+fn without_any_secret_what_workers_share_could_be_opened_by_anybody() {
+    let mut config = upgrade_config();
+    for client in
+        ["/identity_providers/acme/client", "/resources/0/upgrade/authorization_server/client"]
+    {
+        let client = config.pointer_mut(client).unwrap();
+        *client = json!({ "id": client["id"], "tls_client_auth": {} });
+    }
+    config["resources"][0]["upgrade"]["callers"] = json!([{ "id_token": {} }]);
+
+    assert_eq!(refusal(&config).0, "sealing_secret");
+    config["sealing_secret"] = json!({ "env": "AS_SECRET" });
+    parse(&config);
+}

@@ -175,6 +175,7 @@ fn each_way_to_prove_who_we_are_is_used_alone_on_every_request() {
             let mut world = World::new(&[
                 ("idp/client", client.clone()),
                 ("as/client", client.clone()),
+                ("/sealing_secret", json!({ "env": "AS_SECRET" })),
                 other.clone(),
             ]);
             world.servers.claims = json!({ "client_id": "we" });

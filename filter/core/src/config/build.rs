@@ -2,7 +2,7 @@
 
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::read::read;
-use super::{Config, IdentityProvider, Party, Replay, document, raw, references, revocation};
+use super::{Config, IdentityProvider, Kind, Party, Replay, document, raw, references, revocation};
 use crate::jws::Algorithm;
 use crate::seal::Seal;
 use crate::secret::Secret;
@@ -53,7 +53,16 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     let idle = references::check(&raw, &resources, authorization_server.as_ref(), &guards)?;
     reading.warnings.borrow_mut().extend(idle);
 
+    if let Some(secret) = &raw.sealing_secret {
+        reading.secret("sealing_secret", secret)?;
+    }
     let secrets = reading.secrets.into_inner();
+    let upgrades = resources.iter().any(|resource| matches!(resource.kind, Kind::Upgrade(_)));
+    if secrets.is_empty() && upgrades {
+        // Whoever knows the rest of the configuration could open what workers share.
+        let problem = "is needed: nothing else here is secret, and tokens are sealed with what is";
+        return fail("sealing_secret", problem);
+    }
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose().as_bytes()).collect();
     Ok(Config {
         authorization_server,

@@ -9,6 +9,7 @@ object! {
         pub allow_insecure_http: bool = default,
         pub identity_providers: Named<IdentityProvider> = default,
         pub authorization_server: Option<AuthorizationServer>,
+        pub sealing_secret: Option<Reference>,
         pub refresh_token_store: Option<ReplayStore>,
         pub resources: Vec<Resource> = default,
         pub guards: Vec<Guard> = default,
