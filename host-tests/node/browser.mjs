@@ -2,26 +2,10 @@
 //
 // In:  { url, user, cancel?: true to leave at the login, by the link there }
 // Out: { status, text } of the page at the end
+import { browse } from './browse.mjs';
 import { input, say } from './part.mjs';
 
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'; // whom the user trusts is not what is tried
-
-// oidc-provider gives its cookies a path per interaction; names do not clash, so one flat jar will do.
-const jar = new Map();
-async function browse(url, form) {
-  const response = await fetch(url, {
-    method: form ? 'POST' : 'GET',
-    body: form && new URLSearchParams(form),
-    headers: { cookie: [...jar].map(([name, value]) => `${name}=${value}`).join('; ') },
-    redirect: 'manual',
-  });
-  for (const line of response.headers.getSetCookie()) {
-    const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
-    if (value) jar.set(name, value);
-    else jar.delete(name);
-  }
-  return response;
-}
 
 // The fields of a form as they stand, and what this user types into the others.
 const typed = { login: input.user, password: 'any' };

@@ -3,28 +3,12 @@
 // In:  { issuer, client: { id, secret, redirect_uri }, user? }
 // Out: { id_token, refresh_token }
 import { createHash, randomBytes } from 'node:crypto';
+import { browse } from './browse.mjs';
 import { input, say } from './part.mjs';
 
 const { client, issuer, user = 'alice' } = input;
 const random = () => randomBytes(32).toString('base64url');
 const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
-
-// oidc-provider gives its cookies a path per interaction; names do not clash, so one flat jar will do.
-const jar = new Map();
-async function browse(url, form) {
-  const response = await fetch(url, {
-    method: form ? 'POST' : 'GET',
-    body: form && new URLSearchParams(form),
-    headers: { cookie: [...jar].map(([name, value]) => `${name}=${value}`).join('; ') },
-    redirect: 'manual',
-  });
-  for (const line of response.headers.getSetCookie()) {
-    const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
-    if (value) jar.set(name, value);
-    else jar.delete(name);
-  }
-  return response;
-}
 
 const [verifier, state] = [random(), random()];
 let url = new URL(metadata.authorization_endpoint);

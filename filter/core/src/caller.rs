@@ -78,13 +78,7 @@ pub struct Known {
 /// [`Error::NoCredential`] if there is none that any caller has, [`Error::SeveralCredentials`] if there is
 /// more than one, [`Error::UnknownApiKey`] if it is nobody's.
 pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
-    let certified = upgrade.callers.iter().find(|caller| match &caller.presents {
-        Presents::Certificate(registered) => {
-            request.certificate.as_ref().is_some_and(|certificate| registered.matches(certificate))
-        }
-        _ => false,
-    });
-    match (presented(upgrade, request)?, certified) {
+    match (presented(upgrade, request)?, by_certificate(upgrade, request)) {
         (None, None) => Err(Error::NoCredential),
         (Some(_), Some(_)) => Err(Error::SeveralCredentials),
         (None, Some(caller)) => {
@@ -117,12 +111,7 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
 /// The token is *not* verified, only read: the server it goes to is the one that issued it or trusts who
 /// did.
 pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
-    let certified = upgrade.callers.iter().any(|caller| match &caller.presents {
-        Presents::Certificate(registered) => {
-            request.certificate.as_ref().is_some_and(|certificate| registered.matches(certificate))
-        }
-        _ => false,
-    });
+    let certified = by_certificate(upgrade, request).is_some();
     let mut headers = headers(upgrade).into_iter().flat_map(|name| request.headers.all(name));
     let token = match (headers.next(), headers.next()) {
         (None, _) => return !certified,
@@ -146,6 +135,15 @@ pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
     let issuer = claims.as_ref().and_then(|claims| claims.get("iss")?.as_str());
     let mut servers = upgrade.servers.iter();
     issuer.is_some_and(|issuer| servers.any(|server| server.party.issuer.as_str() == issuer))
+}
+
+/// The caller whose certificate the connection showed.
+fn by_certificate<'a>(upgrade: &'a Upgrade, request: &Request) -> Option<&'a Caller> {
+    let shown = request.certificate.as_ref()?;
+    upgrade.callers.iter().find(|caller| match &caller.presents {
+        Presents::Certificate(registered) => registered.matches(shown),
+        _ => false,
+    })
 }
 
 /// Names of the header fields in which callers of `upgrade` present something.

@@ -142,7 +142,7 @@ pub enum Error {
     NoCredential,
     /// More than one credential.
     SeveralCredentials,
-    /// The API key is nobody's.
+    /// The API key is nobody's, or the password, or a token of a kind that no caller has.
     UnknownApiKey,
     /// The ID Token, or another JWT that the caller presents, does not pass.
     IdToken(Fault),

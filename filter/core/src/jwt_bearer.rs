@@ -7,8 +7,8 @@ use crate::json;
 use crate::token_exchange::Assertion;
 use crate::token_response::{Granted, success, wider};
 
-/// Redeems `assertion` by the JWT bearer `grant` (ID-JAG §4.4), or the one for JWTs bound to a key. Resource and scope are in the ID-JAG; of a scope that is wider than
-/// was `asked` for, no more than that is wanted (RFC 7521 §4.1).
+/// Redeems `assertion` by the JWT bearer `grant` (ID-JAG §4.4), or the one for JWTs bound to a key. Scope is in
+/// the ID-JAG; of one that is wider than was `asked` for, no more than that is wanted (RFC 7521 §4.1).
 pub fn fields<'a>(
     upgrade: &'a Upgrade,
     server: &'a ResourceAs,

@@ -100,14 +100,12 @@ impl Reading<'_> {
             Some(client) => Some(Rc::new(self.client(&format!("{path}.client"), client)?)),
         };
         Ok(IdentityProvider {
-            party: Rc::new(Party {
-                path: path.to_owned(),
-                issuer: self.issuer(path, &raw.issuer)?,
-                cluster: cluster(path, &raw.cluster)?,
-                token_endpoint: self.optional_url(path, "token_endpoint", &raw.token_endpoint)?,
-                jwks_uri: self.optional_url(path, "jwks_uri", &raw.jwks_uri)?,
-                allow_http: self.allow_http,
-            }),
+            party: self.party(
+                path,
+                (&raw.issuer, &raw.cluster),
+                &raw.token_endpoint,
+                &raw.jwks_uri,
+            )?,
             algorithms,
             max_id_jag_lifetime,
             required_acr: raw.required_acr.clone(),
@@ -129,6 +127,24 @@ impl Reading<'_> {
             client,
             exchange: self.exchange_rules(path, raw.token_exchange.as_ref())?,
         })
+    }
+
+    /// An authorization server at `path`: its issuer identifier and cluster, and what is not to be discovered.
+    pub(super) fn party(
+        &self,
+        path: &str,
+        (issuer, name): (&str, &str),
+        token_endpoint: &Option<String>,
+        jwks_uri: &Option<String>,
+    ) -> Result<Rc<Party>> {
+        Ok(Rc::new(Party {
+            path: path.to_owned(),
+            issuer: self.issuer(path, issuer)?,
+            cluster: cluster(path, name)?,
+            token_endpoint: self.optional_url(path, "token_endpoint", token_endpoint)?,
+            jwks_uri: self.optional_url(path, "jwks_uri", jwks_uri)?,
+            allow_http: self.allow_http,
+        }))
     }
 
     pub(super) fn warn(&self, path: &str, problem: &str) {

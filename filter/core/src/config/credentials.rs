@@ -1,10 +1,8 @@
 //! Credentials of the servers behind, and whom each is for.
 
 use super::build::Reading;
-use super::fields::{Result, cluster, fail, header_name, identifier, named, scopes};
-use super::{
-    BackendAs, Credential, IdentityHeader, IdentityProvider, MappedCredential, Party, Whom, raw,
-};
+use super::fields::{Result, fail, header_name, identifier, named, scopes};
+use super::{BackendAs, Credential, IdentityHeader, IdentityProvider, MappedCredential, Whom, raw};
 use crate::digest::base64url;
 use crate::http::Url;
 use crate::secret::Secret;
@@ -136,14 +134,7 @@ impl Reading<'_> {
 
     fn backend_as(&self, path: &str, raw: &raw::BackendAs, on_behalf: bool) -> Result<BackendAs> {
         Ok(BackendAs {
-            party: Rc::new(Party {
-                path: path.to_owned(),
-                issuer: self.issuer(path, &raw.issuer)?,
-                cluster: cluster(path, &raw.cluster)?,
-                token_endpoint: self.optional_url(path, "token_endpoint", &raw.token_endpoint)?,
-                jwks_uri: None,
-                allow_http: self.allow_http,
-            }),
+            party: self.party(path, (&raw.issuer, &raw.cluster), &raw.token_endpoint, &None)?,
             client: self.client(&format!("{path}.client"), &raw.client)?,
             scope: scopes(&format!("{path}.scopes"), &raw.scopes)?.join(" "),
             resource: self.optional_url(path, "resource", &raw.resource)?,

@@ -6,7 +6,7 @@ use super::fields::{Result, cluster, fail, identifier, named, scopes, within};
 use super::raw_upgrade::{self as raw, Written};
 use super::{
     Actor, Caller, Client, ClientCredential, Discovery, Ema, ExchangeRules, IdentityProvider,
-    Party, Presents, ResourceAs, Upgrade,
+    Presents, ResourceAs, Upgrade,
 };
 use crate::authorization_details;
 use crate::digest::{Key, of_fields};
@@ -117,14 +117,7 @@ impl Reading<'_> {
             identifier(&format!("{path}.audience"), audience)?;
         }
         Ok(ResourceAs {
-            party: Rc::new(Party {
-                path: path.to_owned(),
-                issuer: self.issuer(path, &raw.issuer)?,
-                cluster: cluster(path, &raw.cluster)?,
-                token_endpoint: self.optional_url(path, "token_endpoint", &raw.token_endpoint)?,
-                jwks_uri: None,
-                allow_http: self.allow_http,
-            }),
+            party: self.party(path, (&raw.issuer, &raw.cluster), &raw.token_endpoint, &None)?,
             client: self.client(&format!("{path}.client"), &raw.client)?,
             audience: raw.audience.clone(),
             sends_resource: raw.send_resource.unwrap_or(true),
