@@ -148,7 +148,7 @@ pub fn count(counter: u32) {
 pub fn headers(map: Map) -> Option<Headers> {
     // SAFETY: the host writes a pointer and a size.
     let bytes = given(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) });
-    pairs(&bytes.ok()?).map(Headers::new)
+    Headers::from_host(bytes.ok()?)
 }
 
 /// Removes every field `name` of `map`.
@@ -334,31 +334,6 @@ fn given(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, 
         OK => Ok(unsafe { Vec::from_raw_parts(data, size, size) }),
         status => Err(status),
     }
-}
-
-/// Reads a header map: a count, the sizes of each name and value, then each followed by a NUL.
-fn pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    let number = |at: usize| -> Option<usize> {
-        let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    };
-    if bytes.is_empty() {
-        return Some(Vec::new());
-    }
-    let count = number(0)?;
-    let mut data = count.checked_mul(8)?.checked_add(4)?;
-    let mut fields = Vec::new();
-    for index in 0..count {
-        let mut take = |size: usize| {
-            let part = bytes.get(data..data.checked_add(size)?)?;
-            data = data.checked_add(size)?.checked_add(1)?;
-            Some(part)
-        };
-        let name = take(number(4 + index * 8)?)?;
-        let value = take(number(8 + index * 8)?)?;
-        fields.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
-    }
-    Some(fields)
 }
 
 fn map_bytes(fields: &[(&str, &[u8])]) -> Vec<u8> {

@@ -49,19 +49,78 @@ impl Request {
     }
 }
 
-/// Header fields in order, names in lower case.
+/// Header fields in order, names in lower case. All in one piece, as the host hands them over: a request
+/// has a dozen fields, and most are never looked at.
 #[derive(Clone, Default)]
-pub struct Headers(Vec<(String, Vec<u8>)>);
+pub struct Headers {
+    bytes: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Where in the bytes a field's name and value are: first and behind last.
+#[derive(Clone, Copy)]
+struct Field {
+    name: (usize, usize),
+    value: (usize, usize),
+}
 
 impl Headers {
-    /// Wraps the host's list.
+    /// The fields as listed.
     pub fn new(fields: Vec<(String, Vec<u8>)>) -> Self {
-        Self(fields)
+        let mut headers = Self::default();
+        for (name, value) in &fields {
+            headers.push(name, value);
+        }
+        headers
+    }
+
+    /// Reads a header map of the proxy-wasm ABI: a count, the sizes of each name and value, then each of
+    /// them followed by a NUL; no bytes at all for no fields.
+    ///
+    /// `None` if it is anything else, or a name is not text.
+    pub fn from_host(bytes: Vec<u8>) -> Option<Self> {
+        let number = |at: usize| -> Option<usize> {
+            let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+            usize::try_from(u32::from_le_bytes(bytes)).ok()
+        };
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        let count = number(0)?;
+        let mut data = count.checked_mul(8)?.checked_add(4)?;
+        let mut fields = Vec::with_capacity(count.min(bytes.len() / 8));
+        for index in 0..count {
+            let mut take = |size: usize| {
+                let part = (data, data.checked_add(size)?);
+                data = part.1.checked_add(1)?;
+                bytes.get(part.0..part.1).map(|_| part)
+            };
+            let name = take(number(4 + index * 8)?)?;
+            let value = take(number(8 + index * 8)?)?;
+            core::str::from_utf8(bytes.get(name.0..name.1)?).ok()?;
+            fields.push(Field { name, value });
+        }
+        Some(Self { bytes, fields })
+    }
+
+    fn push(&mut self, name: &str, value: &[u8]) {
+        let mut add = |part: &[u8]| {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(part);
+            (start, self.bytes.len())
+        };
+        let field = Field { name: add(name.as_bytes()), value: add(value) };
+        self.fields.push(field);
+    }
+
+    fn part(&self, (start, end): (usize, usize)) -> &[u8] {
+        self.bytes.get(start..end).unwrap_or_default()
     }
 
     /// Every value of `name`.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_slice())
+        let is_it = move |field: &&Field| self.part(field.name) == name.as_bytes();
+        self.fields.iter().filter(is_it).map(|field| self.part(field.value))
     }
 
     /// The value of `name` if the field is there exactly once.
@@ -90,19 +149,34 @@ impl Headers {
 
     /// All fields but those whose name `is_left_out`.
     pub fn without(mut self, is_left_out: impl Fn(&str) -> bool) -> Self {
-        self.0.retain(|(name, _)| !is_left_out(name));
+        let Self { bytes, fields } = &mut self;
+        fields.retain(|field| !is_left_out(text(bytes, field.name)));
         self
+    }
+
+    /// All fields, with those of `set` in the place of any of the same name.
+    pub fn with(self, set: &[(String, Secret)]) -> Self {
+        let mut headers = self.without(|name| set.iter().any(|(other, _)| other == name));
+        for (name, value) in set {
+            headers.push(name, value.expose().as_bytes());
+        }
+        headers
     }
 
     /// All fields.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.fields.iter().map(|field| (text(&self.bytes, field.name), self.part(field.value)))
     }
 
     /// Names of all fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.fields.iter().map(|field| text(&self.bytes, field.name))
     }
+}
+
+/// A name: it was text when it came in.
+fn text(bytes: &[u8], (start, end): (usize, usize)) -> &str {
+    core::str::from_utf8(bytes.get(start..end).unwrap_or_default()).unwrap_or_default()
 }
 
 impl core::fmt::Debug for Headers {
@@ -291,6 +365,61 @@ mod tests {
     use super::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// A header map as the host writes it.
+    fn map(fields: &[(&str, &[u8])]) -> Vec<u8> {
+        let size = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+        let mut bytes = (fields.len() as u32).to_le_bytes().to_vec();
+        for (name, value) in fields {
+            bytes.extend([size(name.as_bytes()), size(value)].concat());
+        }
+        for part in fields.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+            bytes.extend_from_slice(part);
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_hosts_header_map_is_read_as_it_is_written() {
+        let fields: [(&str, &[u8]); 4] =
+            [(":path", b"/mcp"), ("x", b"\xff\0"), ("x", b""), ("accept", b"a, b")];
+
+        let headers = Headers::from_host(map(&fields)).unwrap();
+
+        assert!(headers.fields().eq(fields));
+        assert_eq!(headers.all("x").collect::<Vec<_>>(), [&b"\xff\0"[..], b""]);
+        assert_eq!((headers.sole("x"), headers.text(":path")), (None, Some("/mcp")));
+        assert_eq!(Headers::from_host(Vec::new()).unwrap().names().count(), 0);
+    }
+
+    #[test]
+    fn a_header_map_that_is_cut_or_lies_about_its_sizes_is_none() {
+        let whole = map(&[("a", b"1"), ("b", b"2")]);
+
+        // The NUL at the very end tells nothing.
+        for end in 1..whole.len() - 1 {
+            assert!(Headers::from_host(whole[..end].to_vec()).is_none(), "{end}");
+        }
+        for at in 0..5 {
+            let mut lying = whole.clone();
+            lying[at * 4..at * 4 + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+            assert!(Headers::from_host(lying).is_none(), "{at}");
+        }
+        let mut no_text = map(&[("a", b"1")]);
+        no_text[12] = 0xff;
+        assert!(Headers::from_host(no_text).is_none());
+    }
+
+    #[test]
+    fn what_is_set_takes_the_place_of_every_field_of_its_name() {
+        let fields = ["a", "b", "a"].map(|name| (name.to_owned(), b"old".to_vec()));
+
+        let headers = Headers::new(fields.to_vec()).with(&[("a".into(), Secret::new("new"))]);
+
+        let expected: [(&str, &[u8]); 2] = [("b", b"old"), ("a", b"new")];
+        assert!(headers.fields().eq(expected));
+    }
 
     #[test]
     fn urls_in_normal_form_are_kept_as_written() {
