@@ -6,7 +6,6 @@
 
 #![allow(unsafe_code, reason = "the host's functions are foreign")]
 
-use jagway_core::flow::Moment;
 use jagway_core::http::{Answer, CallFailed, Callout, Headers};
 use jagway_core::reply::Reply;
 use jagway_core::store::{Store, Unavailable};
@@ -110,17 +109,21 @@ pub fn log(level: Level, line: &str) {
     unsafe { proxy_log(level as u32, line.as_ptr(), line.len()) };
 }
 
-/// The time and fresh entropy; `None` if the host has no sane time or no randomness, in which case
-/// nothing may be decided.
-pub fn moment() -> Option<Moment> {
+/// The time, in seconds since the epoch; `None` if the host has no sane one.
+pub fn now() -> Option<u64> {
     let mut nanoseconds = 0u64;
     // SAFETY: the host writes one u64.
     let status = unsafe { proxy_get_current_time_nanoseconds(&mut nanoseconds) };
-    let mut entropy = [0; 32];
-    // Small requests only: the host refuses large ones, and does not check its own generator.
-    let drawn = getrandom::getrandom(&mut entropy).is_ok() && entropy != [0; 32];
     let now = nanoseconds / 1_000_000_000;
-    (status == OK && now > EARLIEST && drawn).then_some(Moment { now, entropy })
+    (status == OK && now > EARLIEST).then_some(now)
+}
+
+/// Random bytes; `None` if the host has none.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // Small requests only: the host refuses large ones, and does not check its own generator.
+    let drawn = getrandom::getrandom(&mut bytes).is_ok() && bytes != [0; N];
+    drawn.then_some(bytes)
 }
 
 /// Asks for a tick every `milliseconds`.

@@ -50,7 +50,8 @@ impl Context for Root {
         body: usize,
         _trailers: usize,
     ) {
-        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+        let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
+        else {
             return;
         };
         desk.catch_up();
@@ -83,7 +84,7 @@ impl RootContext for Root {
         for warning in &config.warnings {
             host::log(Level::Warn, &format!("jagway: configuration: {warning}"));
         }
-        let Some(moment) = host::moment() else {
+        let (Some(now), Some(owner)) = (host::now(), host::random()) else {
             host::log(Level::Critical, "jagway: the host has no time or no randomness");
             return false;
         };
@@ -94,10 +95,8 @@ impl RootContext for Root {
             body: config.sends_again(),
         };
         let site = Rc::new(Site::new(config, Rc::new(host::SharedData)));
-        let owner =
-            moment.entropy.iter().take(8).fold(0, |owner, byte| owner << 8 | u64::from(*byte));
-        let desk = Desk::new(self.id, Worker::new(site, owner), reads);
-        self.join(&desk, moment.now);
+        let desk = Desk::new(self.id, Worker::new(site, u64::from_be_bytes(owner)), reads);
+        self.join(&desk, now);
         host::set_tick_period(TICK_MILLISECONDS);
         host::log(Level::Info, "jagway: configured");
         self.desk = Some(desk);
@@ -105,7 +104,8 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
-        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+        let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
+        else {
             return;
         };
         desk.catch_up();
@@ -121,7 +121,11 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+        let Some(desk) = &self.desk else {
+            return;
+        };
+        desk.reseed();
+        let Some(moment) = desk.moment() else {
             return;
         };
         desk.catch_up();

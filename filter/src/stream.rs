@@ -17,6 +17,8 @@ pub struct Stream {
     id: u32,
     desk: Option<Rc<Desk>>,
     kept: Kept,
+    /// Whether there was something to its answer.
+    concerned: bool,
 }
 
 /// The body of a request that may have to be sent once more.
@@ -56,7 +58,7 @@ impl Kept {
 impl Stream {
     /// The stream context `id`.
     pub fn new(id: u32, desk: Option<Rc<Desk>>) -> Self {
-        Self { id, desk, kept: Kept::default() }
+        Self { id, desk, kept: Kept::default(), concerned: false }
     }
 
     /// Whether the request goes on, after what the core asked for has been done.
@@ -86,7 +88,7 @@ impl Stream {
 
     /// The body, or as much of it as there will be, is there.
     fn body_is_there(&self, desk: &Desk, size: usize) -> Action {
-        let Some(moment) = host::moment() else {
+        let Some(moment) = desk.moment() else {
             return self.refuse(&Error::Deadline);
         };
         desk.set_phase(self.id, Phase::Held);
@@ -133,7 +135,8 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let (Some(desk), Some(moment)) = (&self.desk, host::moment()) else {
+        let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
+        else {
             return self.refuse(&Error::Deadline);
         };
         let Some(headers) = host::headers(Map::Request) else {
@@ -164,7 +167,7 @@ impl HttpContext for Stream {
             }
             Some(Phase::Collecting(_)) if end_of_stream => self.body_is_there(desk, size),
             Some(Phase::Collecting(_)) => {
-                if let Some(moment) = host::moment() {
+                if let Some(moment) = desk.moment() {
                     desk.worker.borrow_mut().body_grows(self.id, moment.now);
                 }
                 Action::Pause
@@ -202,15 +205,17 @@ impl HttpContext for Stream {
         let Some(Phase::Forwarded(after)) = desk.phase(self.id) else {
             return Action::Continue;
         };
+        // There is no second time after this; the answer may be an event stream, and last for hours.
+        let mut kept = std::mem::replace(&mut self.kept, Kept { lost: true, ..Kept::default() });
+        let headers = host::headers(Map::Response).unwrap_or_default();
         // What another filter or Envoy itself answers was said by no server: the token is as good as before, and to
         // send the request once more would be to go around whoever refused it.
-        if after.sent.is_some() && !is_upstreams() {
+        self.concerned = after.concerns(&headers);
+        if after.sent.is_some() && !(self.concerned && is_upstreams()) {
             return Action::Continue;
         }
         // Without a time nothing is dropped or sent again; the rest must be done in any case.
-        let moment = host::moment();
-        let headers = host::headers(Map::Response).unwrap_or_default();
-        let kept = &mut self.kept;
+        let moment = desk.moment();
         let mut give = || kept.give().filter(|_| moment.is_some());
         let moment = moment.unwrap_or(Moment { now: 0, entropy: [0; 32] });
         let (edits, todo) =
@@ -221,8 +226,6 @@ impl HttpContext for Stream {
         for (name, value) in &edits.set {
             host::set_header(Map::Response, name, value);
         }
-        // There is no second time after this; the answer may be an event stream, and last for hours.
-        self.kept = Kept { lost: true, ..Kept::default() };
         if edits.hold {
             desk.set_phase(self.id, Phase::Answered(after));
         } else {
@@ -249,7 +252,8 @@ impl HttpContext for Stream {
             return;
         };
         // What Envoy answered itself arrived nowhere.
-        if after.went.is_none() || !is_upstreams() {
+        let wonders = self.concerned || desk.worker.borrow().wonders(&after);
+        if after.went.is_none() || !wonders || !is_upstreams() {
             return;
         }
         let [authority, path] =

@@ -76,7 +76,8 @@ pub fn issue(key: &SigningKey, grant: &Grant<'_>) -> String {
     key.sign(names::TYP_ACCESS_TOKEN, &claims)
 }
 
-/// An access token of ours that is good for one resource now. Only [`verify`] makes one.
+/// An access token that we have signed. Only [`verify`] makes one; what it is good for, [`AccessToken::check`]
+/// says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessToken {
     /// Our name for the user.
@@ -87,6 +88,8 @@ pub struct AccessToken {
     pub groups: Vec<String>,
     /// The client it was issued to.
     pub client_id: String,
+    /// The one resource it opens.
+    pub audience: String,
     /// Granted scope, space-separated; empty for none.
     pub scope: String,
     /// Granted authorization details (RFC 9396); empty for none.
@@ -97,6 +100,8 @@ pub struct AccessToken {
     pub issued_at: u64,
     /// Seconds since the epoch.
     pub expires_at: u64,
+    /// Seconds since the epoch, if it says.
+    pub not_before: Option<u64>,
     /// How the user authenticated at the identity provider.
     pub authentication: Authentication,
     /// What must be shown to be held along with it.
@@ -112,22 +117,29 @@ pub fn is_ours(token: &[u8], issuer: &str) -> bool {
     claims.is_some_and(|claims| json::string(&claims, "iss") == Ok(Some(issuer)))
 }
 
-/// Verifies `token` for `resource` (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`,
-/// `aud` equal to this resource and no other, `exp`, `nbf`.
+impl AccessToken {
+    /// Whether it is good for `resource` at `now` (RFC 9068 §4): `aud` equal to this resource, `exp`, `nbf`,
+    /// `iat`, with `skew` seconds of grace.
+    ///
+    /// Does *not* check scope, revocation or proof of possession.
+    pub fn check(&self, resource: &str, now: u64, skew: u64) -> Result<(), Fault> {
+        if self.audience != resource {
+            return Err(Fault::Audience);
+        }
+        let Self { issued_at, expires_at, not_before, .. } = *self;
+        claims::in_time((issued_at, expires_at, not_before), now, skew)
+    }
+}
+
+/// Verifies that `token` is ours (RFC 9068 §4): `typ`, `alg`, a key of ours, signature, `iss`, one `aud`; and
+/// reads it.
 ///
-/// `now` and `skew` in seconds. Does *not* check scope, revocation or proof of possession.
-pub fn verify(
-    token: &[u8],
-    keys: &KeySet,
-    issuer: &str,
-    resource: &str,
-    now: u64,
-    skew: u64,
-) -> Result<AccessToken, Fault> {
+/// Does *not* check that it is good for anything, see [`AccessToken::check`].
+pub fn verify(token: &[u8], keys: &KeySet, issuer: &str) -> Result<AccessToken, Fault> {
     let jws = signed(token, keys, issuer)?;
     let claims = &jws.claims;
-    claims::sole_audience(claims, resource)?;
-    let (issued_at, expires_at) = claims::times(claims, now, skew)?;
+    let audience = claims::only_audience(claims)?;
+    let (issued_at, expires_at, not_before) = claims::read_times(claims)?;
     let groups = json::strings(claims, "groups").map_err(|_| Fault::ClaimType("groups"))?;
     let id = claims.get("sub_id").ok_or(Fault::Missing("sub_id"))?;
     let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
@@ -141,11 +153,13 @@ pub fn verify(
         id: SubjectId::parse(id).map_err(|_| Fault::ClaimType("sub_id"))?,
         groups: groups.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         client_id: claims::identifier(claims, "client_id")?.to_owned(),
+        audience: audience.to_owned(),
         scope: scope.unwrap_or_default().to_owned(),
         authorization_details: details,
         jti: claims::identifier(claims, "jti")?.to_owned(),
         issued_at,
         expires_at,
+        not_before,
         authentication: Authentication::parse(claims)?,
         confirmation: Confirmation::parse(claims)?,
     })

@@ -42,15 +42,32 @@ pub fn is_bearer(claims: &Map<String, Value>) -> Result<(), Fault> {
     if claims.contains_key("cnf") { Err(Fault::Confirmation) } else { Ok(()) }
 }
 
+/// When a token was issued and when it ends, and from when on it may be used, if it says; in seconds since the
+/// epoch.
+pub type Times = (u64, u64, Option<u64>);
+
+/// The `iat`, `exp` and `nbf` of a token. `exp` and `iat` must be there.
+///
+/// Does *not* compare them with anything, see [`in_time`].
+pub fn read_times(claims: &Map<String, Value>) -> Result<Times, Fault> {
+    let time = |name| json::seconds(claims, name).map_err(|_| Fault::ClaimType(name));
+    let exp = time("exp")?.ok_or(Fault::Missing("exp"))?;
+    let iat = time("iat")?.ok_or(Fault::Missing("iat"))?;
+    Ok((iat, exp, time("nbf")?))
+}
+
 /// The `exp`, `nbf`, `iat` of a token at `now` (seconds since the epoch), with `skew` seconds of
 /// grace. `exp` and `iat` must be there.
 ///
 /// Returns `(iat, exp)`.
 pub fn times(claims: &Map<String, Value>, now: u64, skew: u64) -> Result<(u64, u64), Fault> {
-    let time = |name| json::seconds(claims, name).map_err(|_| Fault::ClaimType(name));
-    let exp = time("exp")?.ok_or(Fault::Missing("exp"))?;
-    let iat = time("iat")?.ok_or(Fault::Missing("iat"))?;
-    let nbf = time("nbf")?;
+    let times = read_times(claims)?;
+    in_time(times, now, skew).map(|()| (times.0, times.1))
+}
+
+/// Whether a token with these times is good at `now` (seconds since the epoch), with `skew` seconds of
+/// grace.
+pub fn in_time((iat, exp, nbf): Times, now: u64, skew: u64) -> Result<(), Fault> {
     if now >= exp.saturating_add(skew) {
         return Err(Fault::Expired);
     }
@@ -63,7 +80,7 @@ pub fn times(claims: &Map<String, Value>, now: u64, skew: u64) -> Result<(u64, u
     if exp <= iat {
         return Err(Fault::Lifetime);
     }
-    Ok((iat, exp))
+    Ok(())
 }
 
 /// The `exp`, `nbf`, `iat` of an assertion that must end soon: at `now` (seconds since the epoch), it
@@ -90,6 +107,17 @@ pub fn near_end(claims: &Map<String, Value>, now: u64, skew: u64, most: u64) -> 
     Ok(exp)
 }
 
+/// The one audience of a token, as a string or an array of exactly that string. [`Fault::Audience`] if it has
+/// several, or none.
+pub fn only_audience(claims: &Map<String, Value>) -> Result<&str, Fault> {
+    let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
+    match audiences.as_deref() {
+        None => Err(Fault::Missing("aud")),
+        Some([only]) => Ok(only),
+        Some(_) => Err(Fault::Audience),
+    }
+}
+
 /// `aud` is `expected`, as a string or an array of exactly that string. No prefix, no case, no
 /// slash is forgiven.
 pub fn sole_audience(claims: &Map<String, Value>, expected: &str) -> Result<(), Fault> {
@@ -101,10 +129,5 @@ pub fn sole_audience_of(
     claims: &Map<String, Value>,
     is_us: impl Fn(&str) -> bool,
 ) -> Result<(), Fault> {
-    let audiences = json::strings(claims, "aud").map_err(|_| Fault::ClaimType("aud"))?;
-    match audiences.as_deref() {
-        None => Err(Fault::Missing("aud")),
-        Some([only]) if is_us(only) => Ok(()),
-        Some(_) => Err(Fault::Audience),
-    }
+    only_audience(claims).and_then(|only| if is_us(only) { Ok(()) } else { Err(Fault::Audience) })
 }

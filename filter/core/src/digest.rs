@@ -4,9 +4,46 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
 
 /// A SHA-256 digest used as a key. Raw credentials never become keys; their digests do.
 pub type Key = [u8; 32];
+
+/// What makes a short name for something of a caller's, for the caches of one worker.
+///
+/// SipHash-2-4 with 128 bits under a key that nobody outside has, which is a message authentication code: no
+/// one can make another thing that has the same. Nine times as fast as SHA-256, which would be half of what a
+/// warm request costs. Good for nothing that leaves the worker.
+#[derive(Clone)]
+pub struct Tagger(SipHasher24);
+
+impl Tagger {
+    /// A tagger under `secret`.
+    pub fn new(secret: &Key) -> Self {
+        let mut key = [0; 16];
+        key.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
+        Self(SipHasher24::new_with_key(&key))
+    }
+
+    /// One more field, preceded by its length as in [`of_fields`].
+    pub fn field(&mut self, field: &[u8]) {
+        self.0.write(&(field.len() as u64).to_be_bytes());
+        self.0.write(field);
+    }
+
+    /// The name of all fields so far.
+    pub fn tag(&self) -> u128 {
+        self.0.finish128().as_u128()
+    }
+
+    /// The name of this one field.
+    pub fn of(&self, field: &[u8]) -> u128 {
+        let mut tagger = self.clone();
+        tagger.field(field);
+        tagger.tag()
+    }
+}
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Key {

@@ -110,5 +110,6 @@ pub mod token_endpoint;
 pub mod token_exchange;
 pub mod token_response;
 pub mod upgrade;
+pub mod verdicts;
 pub mod worker;
 pub mod workload_token;

@@ -4,6 +4,7 @@
 use crate::challenge::{self, Scheme};
 use crate::dpop_proof;
 use crate::error::Error;
+use crate::exchange;
 use crate::flow::Ctx;
 use crate::http::{Answer, Callout, Headers, MAX_ANSWER};
 use crate::job::{Job, JobError, Want};
@@ -104,17 +105,19 @@ pub async fn again(
         Refusal::Nonce => sent.token.clone(),
         Refusal::Token => {
             ask_resource_anew(&ctx, &sent).await;
-            let (_, token) =
-                upgrade::token(&ctx, &site, &sent.upgrade, &sent.known, &sent.scope).await?;
+            let (known, scope) = (&sent.caller.known, &sent.scope);
+            let token = upgrade::token(&ctx, &site, &sent.upgrade, known, scope, sent.key).await?;
             if token.access_token.expose() == sent.token.access_token.expose() {
                 return Ok(Verdict::Pass);
             }
             token
         }
         Refusal::Scope(scope) => {
-            match upgrade::token(&ctx, &site, &sent.upgrade, &sent.known, scope).await {
-                Ok((_, token)) => {
-                    site.widen(sent.base, scope);
+            let known = &sent.caller.known;
+            let key = exchange::key(&sent.upgrade, known, scope);
+            match upgrade::token(&ctx, &site, &sent.upgrade, known, scope, key).await {
+                Ok(token) => {
+                    site.widen(sent.caller.base, scope);
                     token
                 }
                 // The server's own words say best what is missing.
@@ -122,8 +125,14 @@ pub async fn again(
             }
         }
     };
-    let credential =
-        upgrade::credential(&ctx, &site, &sent.upgrade, &sent.known, &token, &resend.headers);
+    let credential = upgrade::credential(
+        &ctx,
+        &site,
+        &sent.upgrade,
+        &sent.caller.known,
+        &token,
+        &resend.headers,
+    );
     let Some(callout) = callout(resend, credential) else {
         return Ok(Verdict::Pass);
     };

@@ -11,6 +11,7 @@ use crate::job::JobError;
 use crate::mcp;
 use crate::possession::Scheme;
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 /// An answer given by Jagway itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,9 +40,9 @@ pub enum Surface {
     /// A resource we accept for (RFC 6750 §3, RFC 9728 §5.1).
     Resource {
         /// URL of its metadata.
-        resource_metadata: String,
+        resource_metadata: Rc<str>,
         /// Scope to ask for, space-separated.
-        scope: String,
+        scope: Rc<str>,
         /// The page that asks, if it is one that may read the answer.
         origin: Option<String>,
         /// With which schemes a token may come.
@@ -320,8 +321,8 @@ fn challenge(
                 // The token is not what is wrong.
                 Error::Mcp(_) | Error::ProtocolVersion(_) => return None,
                 // MCP, Scope Challenge Handling: all that this operation needs, at once.
-                Error::InsufficientScope(needed) => needed,
-                _ if matches!(status, 400 | 401) => scope,
+                Error::InsufficientScope(needed) => needed.as_str(),
+                _ if matches!(status, 400 | 401) => &**scope,
                 _ => return None,
             };
             let mut challenge = match scheme {

@@ -5,9 +5,10 @@
 //! called by its resource identifier.
 
 use crate::config::Upgrade;
-use crate::digest::{hex, of_fields};
+use crate::digest::{Tagger, hex, of_fields};
 use crate::http::Headers;
 use crate::store::{self, Store};
+use crate::upgrade::Sent;
 
 /// Largest request body that is kept to be sent once more, in bytes.
 pub const MAX_KEPT: usize = 64 * 1024;
@@ -57,7 +58,9 @@ impl Resend {
         }
         let (arrived, _) = store.get(&place(upgrade, &route)).ok()?;
         let (authority, base) = match core::str::from_utf8(&arrived).ok()? {
-            // None is over yet: the server's own name for itself is what Envoy will have made of it.
+            // None is over yet: the server's own name for itself is what Envoy will have made of it. Where others
+            // are over, by other ways, this one may lead elsewhere.
+            "" if !store.get(&anywhere(upgrade)).ok()?.0.is_empty() => return None,
             "" => (upgrade.resource.authority(), upgrade.resource.path()),
             arrived => arrived.split_once(' ')?,
         };
@@ -116,6 +119,7 @@ pub fn arrived(
         false => DIFFERS.to_owned(),
     };
     // What is not remembered is not sent again: no fault.
+    let _ = store::update(store, &anywhere(upgrade), |old| (old.is_empty().then(|| vec![1]), ()));
     let _ = store::update(store, &place(upgrade, route), |old| {
         // It goes by more than the URL, such as a tenant's header: who knows where the next one belongs?
         let next = match old {
@@ -132,6 +136,41 @@ fn place(upgrade: &Upgrade, route: &Route) -> String {
     let names = [upgrade.url.as_str(), &route.cluster, &route.name].map(str::as_bytes);
     let [url, cluster, name] = names;
     format!("jagway/arrived/{}", hex(&of_fields(&[b"arrived", url, cluster, name])))
+}
+
+/// Where it has whether any request for the URL of `upgrade` is over, whichever way it went.
+fn anywhere(upgrade: &Upgrade) -> String {
+    format!("jagway/arrived-at-all/{}", hex(&of_fields(&[upgrade.url.as_str().as_bytes()])))
+}
+
+/// Fields that no two requests share, and no route goes by.
+const NEVER_ALIKE: [&str; 13] = [
+    "authorization",
+    "dpop",
+    "content-length",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "last-event-id",
+];
+
+/// The name of all that Envoy could choose a way by for a request that `went` with this head, for `sent`: to ask Envoy
+/// where a request arrived costs more than all else that is done for it, so of those alike only the first is asked for.
+pub fn likeness(mut tagger: Tagger, sent: &Sent, went: &Headers) -> u128 {
+    tagger.field(&sent.upgrade.way);
+    // What it presented is no longer in the head, but a route may have been chosen by it.
+    tagger.field(&sent.caller.known.key);
+    for (name, value) in went.fields().filter(|(name, _)| !NEVER_ALIKE.contains(name)) {
+        tagger.field(name.as_bytes());
+        tagger.field(value);
+    }
+    tagger.tag()
 }
 
 /// A path, and its query with the question mark.

@@ -1,7 +1,7 @@
 //! MCP requests to a resource we accept for: our token in, the backend's credential out (RFC 6750,
 //! RFC 9068 §4, MCP authorization).
 
-use crate::access_token::{self, AccessToken};
+use crate::access_token;
 use crate::config::{Accept, AuthorizationServer, Binding, Resource};
 use crate::error::Error;
 use crate::form;
@@ -10,11 +10,11 @@ use crate::jws::Fault;
 use crate::names;
 use crate::possession::{self, Scheme};
 use crate::reply::{Reply, Surface, cors};
-use crate::revocation::{self, Origin};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::store::{Store, Unavailable};
-use crate::subject_id::SubjectId;
+use crate::verdicts::Verdict;
+use std::rc::Rc;
 
 /// What becomes of a request's head before it goes upstream.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Edits {
 /// How a request to an accepted resource goes on after its head.
 pub enum Head {
     /// It is good for this token.
-    Passed(Box<AccessToken>),
+    Passed(Rc<Verdict>),
     /// It has a token of one of the resource's own authorization servers, or says so: the resource is
     /// asked to judge it.
     Foreign,
@@ -49,10 +49,9 @@ pub fn surface(
         _ if advertised => &[Scheme::Bearer, Scheme::Dpop],
         _ => &[Scheme::Bearer],
     };
-    let url = resource.resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
     Surface::Resource {
-        resource_metadata: url.as_str().to_owned(),
-        scope: accept.scopes.join(" "),
+        resource_metadata: accept.resource_metadata.clone(),
+        scope: accept.scope.clone(),
         origin: allowed_origin(resource, accept, request).map(str::to_owned),
         schemes,
         id: None,
@@ -97,40 +96,44 @@ pub fn check_head(
     if !accept.other_authorization_servers.is_empty() && !access_token::is_ours(presented, issuer) {
         return Ok(Head::Foreign);
     }
-    let audience = resource.resource.as_str();
-    let token = access_token::verify(
-        presented,
-        &server.keys,
-        issuer,
-        audience,
-        now,
-        server.endpoint.rules.skew,
-    )
-    .map_err(Error::AccessToken)?;
-    check_revocation(&*site.store, &token, now)?;
+    let verdict = verdict(site, server, presented)?;
+    let (token, audience) = (&verdict.token, resource.resource.as_str());
+    if let Err(fault) = token.check(audience, now, server.endpoint.rules.skew) {
+        // One that has ended takes no more room; one for another resource may be good there.
+        if fault == Fault::Expired {
+            site.verdicts.borrow_mut().forget(presented);
+        }
+        return Err(Error::AccessToken(fault));
+    }
+    check_revocation(&*site.store, &verdict, now)?;
     // After an upgrade nothing is judged any more.
     if request.headers.has("upgrade") || request.headers.has(":protocol") {
         return Err(Error::Upgrade);
     }
-    let shown = (&token, presented, scheme);
+    let shown = (token, presented, scheme);
     possession::check(site, server, (resource, accept), request, shown, now)?;
-    Ok(Head::Passed(Box::new(token)))
+    Ok(Head::Passed(verdict))
 }
 
-/// Whether a verified `token` has not been revoked at `now` (seconds since the epoch), by itself or with
+/// Verifies a token, unless this worker has done so before.
+fn verdict(site: &Site, server: &AuthorizationServer, token: &[u8]) -> Result<Rc<Verdict>, Error> {
+    if let Some(known) = site.verdicts.borrow_mut().get(token) {
+        return Ok(known);
+    }
+    let verified = access_token::verify(token, &server.keys, server.issuer.as_str());
+    let verdict = Rc::new(Verdict::new(verified.map_err(Error::AccessToken)?, token.len()));
+    site.verdicts.borrow_mut().keep(token, verdict.clone());
+    Ok(verdict)
+}
+
+/// Whether a verified token has not been revoked at `now` (seconds since the epoch), by itself or with
 /// its user.
-pub fn check_revocation(store: &dyn Store, token: &AccessToken, now: u64) -> Result<(), Error> {
-    match revocation::is_revoked(store, Some(&token.jti), &origin(token), token.issued_at, now) {
+pub fn check_revocation(store: &dyn Store, verdict: &Verdict, now: u64) -> Result<(), Error> {
+    match verdict.is_revoked(store, now) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Error::AccessToken(Fault::Revoked)),
         Err(Unavailable) => Err(Error::RevocationStore),
     }
-}
-
-/// Whose `token` is, as revocations name them.
-pub fn origin(token: &AccessToken) -> Origin {
-    let SubjectId { issuer, tenant, subject } = &token.id;
-    revocation::origin(issuer, tenant.as_deref(), subject)
 }
 
 /// What becomes of the head of a request that goes on with what `swapped` says: no credential of the
@@ -152,16 +155,24 @@ pub fn foreign_edits(accept: &Accept, request: &Request) -> Edits {
 pub fn credential_headers(request: &Request, more: &[&str]) -> Vec<String> {
     let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
     let held_back = |name: &&str| {
-        let name = name.replace('_', "-");
-        let mut names = fixed.iter().chain(more);
-        names.any(|held_back| held_back.replace('_', "-") == name)
-            || name.starts_with(names::OWN_HEADER_PREFIX)
+        let own = name.as_bytes().get(..names::OWN_HEADER_PREFIX.len());
+        fixed
+            .iter()
+            .chain(more)
+            .any(|held_back| is_read_alike(held_back.as_bytes(), name.as_bytes()))
+            || own.is_some_and(|own| is_read_alike(own, names::OWN_HEADER_PREFIX.as_bytes()))
     };
     let mut remove: Vec<String> =
         request.headers.names().filter(held_back).map(str::to_owned).collect();
     remove.sort_unstable();
     remove.dedup();
     remove
+}
+
+/// Whether many servers read one name of a field as the other.
+fn is_read_alike(one: &[u8], other: &[u8]) -> bool {
+    let alike = |(a, b): (&u8, &u8)| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
+    one.len() == other.len() && one.iter().zip(other).all(alike)
 }
 
 /// Whether there is a token in the query, which no MCP server takes (RFC 6750 §2.3 is forbidden

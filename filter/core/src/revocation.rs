@@ -15,6 +15,8 @@ const ENTRIES: usize = 80;
 /// the second at which the entry ends.
 const ENTRY: usize = 32;
 
+/// Where it is counted how often something was revoked.
+const STATE: &str = "jagway/revoked";
 const TOKENS: &str = "token";
 const ORIGINS: &str = "origin";
 
@@ -82,6 +84,14 @@ pub fn revoke_origin(
     record(store, &origin.table, &origin.key, before, until, now)
 }
 
+/// The state of all lists: a number that changes with every revocation. What was not revoked in one state is
+/// not as long as it lasts.
+///
+/// [`Unavailable`] if the store does not answer.
+pub fn state(store: &dyn Store) -> Result<u64, Unavailable> {
+    store.get(STATE).map(|(state, _)| number(&state, 0))
+}
+
 /// Whether a token issued at `issued_at` (seconds since the epoch) to `origin` is revoked, by its `jti`
 /// or by where it comes from. Reads the store twice at most.
 ///
@@ -127,7 +137,7 @@ fn record(
         return Ok(Recorded::Listed);
     }
     let (_, name) = key.split_at(16);
-    update(store, &bucket(table, key), |entries| {
+    let recorded = update(store, &bucket(table, key), |entries| {
         let (mut before, mut until) = (before, until);
         let mut next = Vec::with_capacity(entries.len() + ENTRY);
         for entry in live(entries, now) {
@@ -145,7 +155,13 @@ fn record(
         next.extend_from_slice(&before.to_be_bytes());
         next.extend_from_slice(&until.to_be_bytes());
         (Some(next), Recorded::Listed)
-    })
+    })?;
+    if recorded == Recorded::Listed {
+        // Last: who reads the new state finds the entry.
+        let next = |state: &[u8]| number(state, 0).wrapping_add(1).to_be_bytes().to_vec();
+        update(store, STATE, |state| (Some(next(state)), ()))?;
+    }
+    Ok(recorded)
 }
 
 fn lists(

@@ -1,7 +1,7 @@
 //! What the flows of one worker may look at: configuration, shared store, and bounded caches.
 
 use crate::config::{Config, Party};
-use crate::digest::Key;
+use crate::digest::{Key, Tagger};
 use crate::discovery::Metadata;
 use crate::dpop_proof::ProofKey;
 use crate::error::Error;
@@ -11,6 +11,8 @@ use crate::jwk::KeySet;
 use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::upgrade::Caller;
+use crate::verdicts::Verdicts;
 use lru::LruCache;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -30,6 +32,12 @@ pub struct Site {
     pub limits: RefCell<Limits>,
     /// See `limits`.
     pub client_limits: RefCell<Limits>,
+    /// Access tokens that this worker has verified.
+    pub verdicts: RefCell<Verdicts>,
+    callers: RefCell<LruCache<u128, Rc<Caller>>>,
+    seen: RefCell<LruCache<u128, ()>>,
+    /// Makes names for the caches of this worker.
+    pub tagger: Tagger,
     metadata: RefCell<BTreeMap<Key, Cached<Metadata>>>,
     keys: RefCell<BTreeMap<Key, Cached<KeySet>>>,
     tokens: RefCell<LruCache<Key, Rc<Token>>>,
@@ -82,10 +90,16 @@ struct Cached<T> {
 impl Site {
     /// A worker's place, with empty caches.
     pub fn new(config: Config, store: Rc<dyn Store>) -> Self {
+        let most = config.authorization_server.as_ref().map_or(0, |server| server.verdict_cache);
+        let tagger = Tagger::new(&config.seal.secret_of(b"tags"));
         Self {
             store,
+            verdicts: RefCell::new(Verdicts::new(tagger.clone(), most)),
             limits: RefCell::new(Limits::new(config.seal.key_of(&[1; 32]))),
             client_limits: RefCell::new(Limits::new(config.seal.key_of(&[2; 32]))),
+            callers: RefCell::new(LruCache::new(MAX_TOKENS)),
+            seen: RefCell::new(LruCache::new(MAX_TOKENS)),
+            tagger,
             metadata: RefCell::default(),
             keys: RefCell::default(),
             tokens: RefCell::new(LruCache::new(MAX_TOKENS)),
@@ -159,6 +173,26 @@ impl Site {
         let value = ctx.job(job.clone(), want).await.map_err(|_| Error::KeysUnavailable)?;
         let keys = KeySet::parse(&value.data).ok_or(Error::KeysUnavailable)?;
         Ok((keep(&self.keys, job.key(), &value, keys), value.made_at))
+    }
+
+    /// The caller under `tag`, if it got a token before.
+    pub fn caller(&self, tag: u128) -> Option<Rc<Caller>> {
+        self.callers.borrow_mut().get(&tag).cloned()
+    }
+
+    /// Keeps a caller that got a token; the one not seen for longest makes room.
+    pub fn keep_caller(&self, tag: u128, caller: &Rc<Caller>) {
+        self.callers.borrow_mut().put(tag, caller.clone());
+    }
+
+    /// Whether a request of the likeness `tag` is over, as far as this worker remembers.
+    pub fn has_seen(&self, tag: u128) -> bool {
+        self.seen.borrow_mut().get(&tag).is_some()
+    }
+
+    /// A request of the likeness `tag` is over.
+    pub fn keep_seen(&self, tag: u128) {
+        self.seen.borrow_mut().put(tag, ());
     }
 
     /// The token under `key`, if this worker has it and it may still be used.

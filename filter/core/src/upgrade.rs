@@ -10,6 +10,7 @@ use crate::exchange::{self, Exchange};
 use crate::flow::Ctx;
 use crate::http::{Headers, Request, Url};
 use crate::job::{Job, JobError, Want};
+use crate::resend::is_kept;
 use crate::resource_server::{Edits, credential_headers, has_token_in_query};
 use crate::secret::Secret;
 use crate::site::{Site, Token};
@@ -22,6 +23,18 @@ pub struct Upgraded {
     pub edits: Edits,
     /// What it goes on with; `None`: it passes as it came.
     pub sent: Option<Rc<Sent>>,
+    /// Its head as it goes on, if it may be sent once more.
+    pub went: Option<Headers>,
+}
+
+/// A caller, and what is made of its credential once.
+pub struct Caller {
+    /// Who it is.
+    pub known: Known,
+    /// Key of its token without any scope.
+    pub base: Key,
+    /// Key of its token with the scope that is configured.
+    key: Key,
 }
 
 /// What a request went on with: enough to do better if the server refuses it.
@@ -29,11 +42,9 @@ pub struct Sent {
     /// The way.
     pub upgrade: Rc<Upgrade>,
     /// Who calls.
-    pub known: Known,
+    pub caller: Rc<Caller>,
     /// Scope that was asked for.
     pub scope: String,
-    /// Key of the caller's token without any scope.
-    pub base: Key,
     /// Key of the token.
     pub key: Key,
     /// The token.
@@ -60,33 +71,74 @@ pub async fn handle(
         return Err(Error::TokenInQuery);
     }
     if upgrade.passes_ema_clients && caller::speaks_ema(&upgrade, &request) {
-        return Ok(Upgraded { edits: passed(&upgrade, &request), sent: None });
+        return Ok(Upgraded { edits: passed(&upgrade, &request), sent: None, went: None });
     }
-    let known = caller::identify(&upgrade, &request)?;
-    let base = exchange::key(&upgrade, &known, "");
-    let widened = site.widened(&base).filter(|_| !upgrade.step_up_scopes.is_empty());
+    let tag = tag(&site, &upgrade, &request);
+    let caller = match site.caller(tag) {
+        Some(caller) => caller,
+        None => Rc::new(identify(&upgrade, &request)?),
+    };
+    let Caller { known, base, key } = &*caller;
+    let widened = match upgrade.step_up_scopes.is_empty() {
+        true => None,
+        false => site.widened(base),
+    };
     let got = match &widened {
         None => None,
-        Some(scope) => match token(&ctx, &site, &upgrade, &known, scope).await {
-            Ok(got) => Some((got, scope.clone())),
-            // What was configured may still be had.
-            Err(_) => {
-                site.narrow(&base);
-                None
+        Some(scope) => {
+            let wider = exchange::key(&upgrade, known, scope);
+            match token(&ctx, &site, &upgrade, known, scope, wider).await {
+                Ok(token) => Some((token, scope.clone(), wider)),
+                // What was configured may still be had.
+                Err(_) => {
+                    site.narrow(base);
+                    None
+                }
             }
-        },
-    };
-    let ((key, token), scope) = match got {
-        Some(got) => got,
-        None => {
-            (token(&ctx, &site, &upgrade, &known, &upgrade.scope).await?, upgrade.scope.clone())
         }
     };
+    let (token, scope, key) = match got {
+        Some(got) => got,
+        None => {
+            let token = token(&ctx, &site, &upgrade, known, &upgrade.scope, *key).await?;
+            (token, upgrade.scope.clone(), *key)
+        }
+    };
+    // Only who got a token: nobody else makes others' places in the cache rare.
+    site.keep_caller(tag, &caller);
     let remove = credential_headers(&request, &caller::headers(&upgrade));
-    let set = credential(&ctx, &site, &upgrade, &known, &token, &request.headers);
+    let set = credential(&ctx, &site, &upgrade, known, &token, &request.headers);
     let request_id = request.id().to_owned();
-    let sent = Rc::new(Sent { upgrade, known, scope, base, key, token, request_id });
-    Ok(Upgraded { edits: Edits { remove, set }, sent: Some(sent) })
+    let went = is_kept(&upgrade, &request.headers).then(|| {
+        let is_removed = |name: &str| remove.iter().any(|other| other == name);
+        request.headers.without(is_removed).with(&set)
+    });
+    let sent = Rc::new(Sent { upgrade, caller, scope, key, token, request_id });
+    Ok(Upgraded { edits: Edits { remove, set }, sent: Some(sent), went })
+}
+
+/// Who the one credential of `request` stands for, and the keys of its tokens.
+fn identify(upgrade: &Upgrade, request: &Request) -> Result<Caller, Error> {
+    let known = caller::identify(upgrade, request)?;
+    let base = exchange::key(upgrade, &known, "");
+    let key = exchange::key(upgrade, &known, &upgrade.scope);
+    Ok(Caller { known, base, key })
+}
+
+/// The name of all that [`caller::identify`] looks at.
+fn tag(site: &Site, upgrade: &Upgrade, request: &Request) -> u128 {
+    let mut tagger = site.tagger.clone();
+    tagger.field(&upgrade.way);
+    if let Some(certificate) = &request.certificate {
+        tagger.field(&certificate.sha256);
+    }
+    for name in caller::headers(upgrade) {
+        for value in request.headers.all(name) {
+            tagger.field(name.as_bytes());
+            tagger.field(value);
+        }
+    }
+    tagger.tag()
 }
 
 /// Of a request that passes untouched, nothing is removed but what only a caller of ours would present, and
@@ -134,18 +186,18 @@ pub fn proof_key(site: &Site, upgrade: &Upgrade, known: &Known) -> Option<ProofK
     ProofKey::derive(&site.config.seal.secret_of(&purpose))
 }
 
-/// The access token of `known` with `scope`, and its key.
+/// The access token of `known` with `scope`, whose key ([`exchange::key`]) is `key`.
 pub async fn token(
     ctx: &Ctx,
     site: &Rc<Site>,
     upgrade: &Rc<Upgrade>,
     known: &Known,
     scope: &str,
-) -> Result<(Key, Rc<Token>), Error> {
-    let key = exchange::key(upgrade, known, scope);
+    key: Key,
+) -> Result<Rc<Token>, Error> {
     if let Some(token) = site.token(&key, ctx.now()).filter(|token| ctx.now() < token.refresh_at) {
         // The same credential passed every check when this token was got, and still is in time.
-        return Ok((key, token));
+        return Ok(token);
     }
     let Verified { caller, subject, expires_at, assertion_id } =
         caller_token::verify(ctx, site, upgrade, known).await?;
@@ -166,5 +218,5 @@ pub async fn token(
     });
     let value = ctx.job(Job::Exchange(exchange), Want::Usable).await.map_err(Error::Exchange)?;
     let token = token_response::token(&value).ok_or(Error::Exchange(JobError::BadAnswer))?;
-    Ok((key, if upgrade.caches { site.keep_token(key, token) } else { Rc::new(token) }))
+    Ok(if upgrade.caches { site.keep_token(key, token) } else { Rc::new(token) })
 }

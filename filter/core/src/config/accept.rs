@@ -12,6 +12,10 @@ pub struct Accept {
     pub name: Option<String>,
     /// Scopes that may be granted.
     pub scopes: Vec<String>,
+    /// Those, space-separated: what a refusal says to ask for.
+    pub scope: Rc<str>,
+    /// URL of its metadata (RFC 9728 §3.1).
+    pub resource_metadata: Rc<str>,
     /// Scopes granted if the ID-JAG has none.
     pub default_scopes: Vec<String>,
     /// Browser origins allowed besides the resource's own.
@@ -36,6 +40,8 @@ pub struct Accept {
     pub others_first: bool,
     /// Whether its metadata is at the root of its host too.
     pub metadata_at_root: bool,
+    /// Header fields of the backend's answers that no client sees.
+    pub hidden: Rc<[String]>,
 }
 
 /// What a token is bound to.

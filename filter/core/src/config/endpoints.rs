@@ -29,6 +29,8 @@ pub struct AuthorizationServer {
     pub keys: KeySet,
     /// Life of an access token, in seconds.
     pub access_token_lifetime: u64,
+    /// Most verified access tokens that a worker remembers.
+    pub verdict_cache: usize,
     /// Where revocations are taken.
     pub revocation: Revocation,
     /// Status of `access_denied` for what policy refuses; `None`: it is `invalid_grant` then.

@@ -143,6 +143,7 @@ object! {
         pub issuer: String,
         pub signing_keys: Vec<SigningKey>,
         pub access_token_lifetime: Option<u64>,
+        pub verdict_cache: Option<u64>,
         pub clock_skew: Option<u64>,
         pub compat_authorization_endpoint: bool = default,
         pub rate_limits: Option<RateLimits>,

@@ -4,7 +4,9 @@ use super::build::Reading;
 use super::fields::{Result, authentication, fail, scopes};
 use super::mcp::mcp;
 use super::{Accept, Binding, IdentityProvider, Kind, Resource, authorization_details, raw};
+use crate::call;
 use crate::http::Url;
+use crate::names;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -63,8 +65,12 @@ impl Reading<'_> {
             let path = format!("{path}.mcp.content_digest");
             return fail(path, "needs `bound_tokens: dpop`: else there is no proof to have it");
         }
-        Ok(Accept {
+        let metadata = resource.with_well_known(names::WELL_KNOWN_PROTECTED_RESOURCE);
+        let mut accept = Accept {
             name: raw.name.clone(),
+            scope: granted.join(" ").into(),
+            resource_metadata: metadata.as_str().into(),
+            hidden: Rc::default(),
             scopes: granted,
             default_scopes,
             allowed_origins: raw.allowed_origins.clone(),
@@ -84,8 +90,19 @@ impl Reading<'_> {
             mcp,
             required_acr: raw.required_acr.clone(),
             max_auth_age: raw.max_auth_age,
-        })
+        };
+        accept.hidden = hidden(&accept);
+        Ok(accept)
     }
+}
+
+/// Cookies and challenges of the backend are between it and us; it may echo what we sent, too; and a session that
+/// cannot be bound would be anybody's.
+fn hidden(accept: &Accept) -> Rc<[String]> {
+    let binds = accept.mcp.as_ref().is_some_and(|mcp| mcp.bind_sessions);
+    let hidden = ["set-cookie", "www-authenticate", "proxy-authenticate"].into_iter();
+    let hidden = hidden.chain(accept.own_headers()).chain(binds.then_some(call::SESSION_HEADER));
+    hidden.map(str::to_owned).collect()
 }
 
 impl Reading<'_> {

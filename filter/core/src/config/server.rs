@@ -18,6 +18,9 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// How many verified access tokens a worker remembers: some 4 MiB.
+const VERDICT_CACHE: u64 = 5_000;
+
 impl Reading<'_> {
     pub(super) fn authorization_server(
         &self,
@@ -49,6 +52,8 @@ impl Reading<'_> {
 
         let access_token_lifetime = raw.access_token_lifetime.unwrap_or(300);
         within(&format!("{path}.access_token_lifetime"), access_token_lifetime, 1, 3600)?;
+        let most = raw.verdict_cache.unwrap_or(VERDICT_CACHE);
+        within(&format!("{path}.verdict_cache"), most, 0, 1_000_000)?;
         let skew = raw.clock_skew.unwrap_or(60);
         let limits = raw.rate_limits.as_ref();
         if let Some(raw::RateLimits {
@@ -134,6 +139,11 @@ impl Reading<'_> {
             published_keys,
             keys: verifying,
             access_token_lifetime,
+            verdict_cache: raw
+                .verdict_cache
+                .unwrap_or(VERDICT_CACHE)
+                .try_into()
+                .unwrap_or_default(),
             revocation,
             access_denied_status: raw.access_denied_status,
             dpop,

@@ -44,6 +44,8 @@ pub struct Upgrade {
     pub callers: Vec<Caller>,
     /// Whether clients that bring a token of the Resource AS pass untouched.
     pub passes_ema_clients: bool,
+    /// Header fields of the server's answers that no client of ours sees.
+    pub hidden: Rc<[String]>,
     /// Whether tokens are kept.
     pub caches: bool,
     /// Longest time an access token is used without asking the identity provider again, seconds.

@@ -75,6 +75,8 @@ impl Reading<'_> {
             dpop: raw.dpop,
             callers: self.callers(path, raw, (provider, idp_client), providers)?,
             passes_ema_clients: raw.pass_ema_clients,
+            // A challenge would send it to an authorization server that is none of its business.
+            hidden: ["www-authenticate", "dpop-nonce"].map(str::to_owned).into(),
             caches: raw.cache.unwrap_or(true),
             max_token_age,
             takes_wider_scope: raw.accept_wider_scope,

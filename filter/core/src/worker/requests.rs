@@ -4,7 +4,6 @@ use super::{
     AfterResponse, Asker, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State,
     Stream, StreamId, Todo, Verdict, Watch, Worker,
 };
-use crate::access_token::AccessToken;
 use crate::backend;
 use crate::call::{self, Passed};
 use crate::config::{Accept, AuthorizationServer, Guard, Kind, Resource, Upgrade};
@@ -22,6 +21,7 @@ use crate::secret::Secret;
 use crate::site::Site;
 use crate::token_endpoint;
 use crate::upgrade::{self, Upgraded};
+use crate::verdicts::Verdict as Verified;
 use std::rc::Rc;
 
 /// What a request is to have, once its head and, if need be, its body are there.
@@ -34,7 +34,7 @@ pub enum Purpose {
     /// A revocation.
     Revocation(Endpoint),
     /// An accepted resource, with this token.
-    Accepted(Rc<Resource>, Rc<Accept>, Box<AccessToken>, Passed),
+    Accepted(Rc<Resource>, Rc<Accept>, Rc<Verified>, Passed),
     /// A resource that is upgraded for.
     Upgraded(Rc<Upgrade>),
 }
@@ -134,8 +134,7 @@ impl Worker {
                 STREAM_DEADLINE
             }
         };
-        let site = self.site.clone();
-        let step = flow::start(|ctx| serve(ctx, site, purpose, request, body), moment);
+        let step = begin(self.site.clone(), purpose, request, body, moment);
         let deadline = moment.now.saturating_add(patience);
         self.step(stream, deadline, asker, step, moment, todo);
     }
@@ -160,7 +159,7 @@ impl Worker {
                 let proof = dpop::proof(&request.headers).map_err(fault)?.unwrap_or_default();
                 dpop::covers(proof, body).map_err(fault)?;
             }
-            *passed = call::check(mcp, sessions, resource, token, request, body, surface)?;
+            *passed = call::check(mcp, sessions, resource, &token.token, request, body, surface)?;
         }
         Ok(())
     }
@@ -284,7 +283,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
                             Ok(Judged::Now(Verdict::Forward(edits, Box::default())))
                         }
                         Head::Passed(token) => {
-                            let limit = check_use(server, accept, &token, request, now)?;
+                            let limit = check_use(server, accept, &token.token, request, now)?;
                             let (resource, accept) = (resource.clone(), accept.clone());
                             let passed = Passed::default();
                             let purpose = Purpose::Accepted(resource, accept, token, passed);
@@ -305,7 +304,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judge
 fn check_use(
     server: &AuthorizationServer,
     accept: &Accept,
-    token: &AccessToken,
+    token: &crate::access_token::AccessToken,
     request: &Request,
     now: u64,
 ) -> Result<Option<usize>, Error> {
@@ -317,77 +316,95 @@ fn check_use(
     }
 }
 
-async fn serve(
-    ctx: Ctx,
+/// Starts the flow for `purpose`. Each is a flow of its own: the one for a call need not be as large as the one
+/// for a grant.
+fn begin(
     site: Rc<Site>,
     purpose: Purpose,
     request: Request,
     body: Vec<u8>,
-) -> Result<Verdict, Error> {
+    moment: Moment,
+) -> Step<Result<Verdict, Error>> {
     match purpose {
         Purpose::Token => {
-            token_endpoint::handle(ctx, site, request, body).await.map(Verdict::Reply)
+            let handle = async |ctx| token_endpoint::handle(ctx, site, request, body).await;
+            flow::start(async |ctx| handle(ctx).await.map(Verdict::Reply), moment)
         }
         Purpose::Guarded(guard) => {
-            let spent = guard::check(&ctx, &site, &guard, &request, &body).await?;
-            let after = AfterResponse { spent, ..AfterResponse::default() };
-            Ok(Verdict::Forward(Edits::default(), Box::new(after)))
+            flow::start(|ctx| guarded(ctx, site, guard, request, body), moment)
         }
-        Purpose::Revocation(endpoint) => {
-            let reply = revocation_endpoints::handle(ctx, site, endpoint, request, body).await;
-            reply.map(Verdict::Reply)
-        }
+        Purpose::Revocation(endpoint) => flow::start(
+            async move |ctx| {
+                let reply = revocation_endpoints::handle(ctx, site, endpoint, request, body).await;
+                reply.map(Verdict::Reply)
+            },
+            moment,
+        ),
         Purpose::Accepted(resource, accept, token, passed) => {
-            accepted(ctx, site, &resource, &accept, &request, &token, passed).await
+            flow::start(|ctx| accepted(ctx, site, resource, accept, request, token, passed), moment)
         }
         Purpose::Upgraded(upgrade) => {
-            let Upgraded { edits, sent } = upgrade::handle(ctx, site, upgrade, request).await?;
-            let hidden = ["www-authenticate", "dpop-nonce"].iter().filter(|_| sent.is_some());
-            let hide = hidden.map(|name| (*name).to_owned()).collect();
-            let after = AfterResponse { sent, hide, ..AfterResponse::default() };
-            Ok(Verdict::Forward(edits, Box::new(after)))
+            flow::start(|ctx| upgraded(ctx, site, upgrade, request), moment)
         }
     }
+}
+
+async fn guarded(
+    ctx: Ctx,
+    site: Rc<Site>,
+    guard: Rc<Guard>,
+    request: Request,
+    body: Vec<u8>,
+) -> Result<Verdict, Error> {
+    let spent = guard::check(&ctx, &site, &guard, &request, &body).await?;
+    let after = AfterResponse { spent, ..AfterResponse::default() };
+    Ok(Verdict::Forward(Edits::default(), Box::new(after)))
+}
+
+async fn upgraded(
+    ctx: Ctx,
+    site: Rc<Site>,
+    upgrade: Rc<Upgrade>,
+    request: Request,
+) -> Result<Verdict, Error> {
+    let hidden = upgrade.hidden.clone();
+    let Upgraded { edits, sent, went } = upgrade::handle(ctx, site, upgrade, request).await?;
+    let hide = if sent.is_some() { hidden } else { Rc::default() };
+    let after = AfterResponse { sent, hide, went, ..AfterResponse::default() };
+    Ok(Verdict::Forward(edits, Box::new(after)))
 }
 
 /// A request to a resource that is accepted for, with a token that is good for it.
 async fn accepted(
     ctx: Ctx,
     site: Rc<Site>,
-    resource: &Resource,
-    accept: &Accept,
-    request: &Request,
-    token: &AccessToken,
+    resource: Rc<Resource>,
+    accept: Rc<Accept>,
+    request: Request,
+    verified: Rc<Verified>,
     passed: Passed,
 ) -> Result<Verdict, Error> {
     let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
-    let swapped = backend::swap(&ctx, &site, server, resource, accept, token).await?;
+    let token = &verified.token;
+    let swapped = backend::swap(&ctx, &site, server, &resource, &accept, token).await?;
     // Once more: what was waited for since the head may have taken its time.
-    resource_server::check_revocation(&*site.store, token, ctx.now())?;
-    let origin = resource_server::allowed_origin(resource, accept, request);
-    // Cookies and challenges of the backend are between it and us; it may echo what we sent, too.
-    let hide = ["set-cookie", "www-authenticate", "proxy-authenticate"]
-        .into_iter()
-        .chain(accept.own_headers());
-    let binds = accept.mcp.as_ref().is_some_and(|mcp| mcp.bind_sessions);
-    let hide = hide.chain(binds.then_some(call::SESSION_HEADER));
-    let after = AfterResponse {
-        credential_is_ours: true,
-        hide: hide.map(str::to_owned).collect(),
-        origin: origin.map(str::to_owned),
-        token: swapped.token,
-        spent: None,
-        sent: None,
-        went: None,
-        watch: Some(Watch {
-            until: token.expires_at.saturating_add(server.endpoint.rules.skew),
-            revocable: (token.jti.clone(), resource_server::origin(token), token.issued_at),
-        }),
-        session: passed.holder,
-    };
-    let mut edits = resource_server::edits(accept, request, swapped.set);
+    resource_server::check_revocation(&*site.store, &verified, ctx.now())?;
+    let origin = resource_server::allowed_origin(&resource, &accept, &request);
+    let mut edits = resource_server::edits(&accept, &request, swapped.set);
     edits.remove.extend(passed.remove.into_iter().map(str::to_owned));
     let session = passed.session.map(|id| (call::SESSION_HEADER.to_owned(), Secret::new(id)));
     edits.set.extend(session);
+    let after = AfterResponse {
+        credential_is_ours: true,
+        hide: accept.hidden.clone(),
+        origin: origin.map(str::to_owned),
+        token: swapped.token,
+        watch: Some(Watch {
+            until: token.expires_at.saturating_add(server.endpoint.rules.skew),
+            token: verified.clone(),
+        }),
+        session: passed.holder,
+        ..AfterResponse::default()
+    };
     Ok(Verdict::Forward(edits, Box::new(after)))
 }

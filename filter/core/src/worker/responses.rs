@@ -11,9 +11,9 @@ use crate::recovery::{self, Refusal};
 use crate::replay;
 use crate::reply::{Surface, cors};
 use crate::resend::{self, Resend, Route};
-use crate::revocation::{self, Origin};
 use crate::session::OwnedHolder;
 use crate::upgrade::Sent;
+use crate::verdicts::Verdict as Verified;
 use std::rc::Rc;
 
 /// What is to be done with the answer of the upstream server.
@@ -23,7 +23,7 @@ pub struct AfterResponse {
     pub credential_is_ours: bool,
     /// Header fields that the client must not see. A challenge would send it to an authorization server
     /// that is none of its business.
-    pub hide: Vec<String>,
+    pub hide: Rc<[String]>,
     /// The page that asks, and may read the answer.
     pub origin: Option<String>,
     /// The token that the request went with: its key, and the second at which it was got. It is
@@ -47,8 +47,8 @@ pub struct AfterResponse {
 pub struct Watch {
     /// The second, since the epoch, at which it ends.
     pub until: u64,
-    /// Its identifier, whose it is, and when it was issued: what it is revoked by.
-    pub revocable: (String, Origin, u64),
+    /// The token.
+    pub token: Rc<Verified>,
 }
 
 /// What becomes of the head of an answer.
@@ -60,6 +60,15 @@ pub struct ResponseEdits {
     pub set: Vec<(&'static str, String)>,
     /// Whether the answer is held until the stream is concluded.
     pub hold: bool,
+}
+
+impl AfterResponse {
+    /// Whether an answer with this head has something to it that concerns us. Most answers have not, and are not
+    /// looked into further.
+    pub fn concerns(&self, headers: &Headers) -> bool {
+        let refused = matches!(headers.sole(":status"), Some(b"401" | b"403"));
+        self.sent.is_none() || refused || self.hide.iter().any(|name| headers.has(name))
+    }
 }
 
 impl Worker {
@@ -78,12 +87,8 @@ impl Worker {
     pub fn cut(&mut self, now: u64) -> Vec<Todo> {
         let mut todo = Vec::new();
         let store = &*self.site.store;
-        let over = |watch: &Watch| {
-            let (jti, origin, issued_at) = &watch.revocable;
-            let good =
-                revocation::is_revoked(store, Some(jti), origin, *issued_at, now) == Ok(false);
-            watch.until <= now || !good
-        };
+        let over =
+            |watch: &Watch| watch.until <= now || watch.token.is_revoked(store, now) != Ok(false);
         let over = self.open.iter().filter(|(_, watch)| over(watch)).map(|(id, _)| *id);
         let over: Vec<StreamId> = over.collect();
         for id in over {
@@ -110,7 +115,8 @@ impl Worker {
         let now = moment.now;
         let refused = headers.sole(":status") == Some(b"401");
         let mut edits = ResponseEdits::default();
-        edits.remove.extend(after.hide.iter().cloned());
+        let hidden = after.hide.iter().filter(|name| headers.has(name));
+        edits.remove.extend(hidden.cloned());
         edits.set.extend(after.origin.iter().flat_map(|origin| cors(origin)));
         if refused && after.credential_is_ours {
             // A new token of the client's would not help: it is no fault of the client's.
@@ -138,9 +144,19 @@ impl Worker {
         (edits, todo)
     }
 
+    /// Whether nobody has told this worker yet where requests like the one that was forwarded with `after` arrive:
+    /// [`Worker::arrived`] is to be called when it is over.
+    pub fn wonders(&self, after: &AfterResponse) -> bool {
+        let (Some(sent), Some(went)) = (&after.sent, &after.went) else {
+            return false;
+        };
+        !self.site.has_seen(resend::likeness(self.site.tagger.clone(), sent, went))
+    }
+
     /// A request that was forwarded with `after` is over: it arrived by `route` as one for this authority and path.
     pub fn arrived(&self, after: &AfterResponse, route: &Route, at: (&str, &str)) {
         if let (Some(sent), Some(went)) = (&after.sent, &after.went) {
+            self.site.keep_seen(resend::likeness(self.site.tagger.clone(), sent, went));
             resend::arrived(&*self.site.store, &sent.upgrade, went, route, at);
         }
     }
@@ -165,7 +181,7 @@ impl Worker {
         if refusal == Refusal::Token {
             todo.extend(self.token_refused(
                 &sent.key,
-                sent.known.is_unproven,
+                sent.caller.known.is_unproven,
                 sent.token.made_at,
                 moment.now,
             ));

@@ -423,6 +423,10 @@ impl World {
         let rest = rest.fields().map(|(name, value)| (name.to_owned(), value.to_vec()));
         let set = edits.set.iter().map(|(name, value)| (name.clone(), value.expose().into()));
         self.went = Headers::new(rest.chain(set).collect());
+        // What is kept to be sent once more is what the edits make of it.
+        if let Some(went) = &after.went {
+            assert!(went.fields().eq(self.went.fields()));
+        }
         after
     }
 
@@ -447,10 +451,9 @@ impl World {
     ) -> ResponseEdits {
         let moment = self.process.moment();
         let worker = &mut self.process.workers[0];
-        let after = AfterResponse { went: Some(self.went.clone()), ..after.clone() };
         let route = || Route { cluster: "upstream".to_owned(), ..Route::default() };
         let mut kept = body.map(|body| (route(), body.to_vec()));
-        let (edits, todo) = worker.response(1, &after, headers, &mut || kept.take(), moment);
+        let (edits, todo) = worker.response(1, after, headers, &mut || kept.take(), moment);
         self.process.perform(0, todo);
         edits
     }
