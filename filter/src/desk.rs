@@ -26,7 +26,7 @@ pub struct Desk {
     streams: RefCell<BTreeMap<StreamId, Phase>>,
     later: RefCell<Vec<Todo>>,
     elsewhere: Cell<u32>,
-    seed: Cell<Option<Seed>>,
+    seed: Cell<Option<[u8; SEED]>>,
     drawn: Cell<u64>,
     counters: RefCell<BTreeMap<(&'static str, &'static str), u32>>,
 }
@@ -42,8 +42,8 @@ pub struct Reads {
     pub body: bool,
 }
 
-/// What entropy is made of: 192 random bits.
-pub type Seed = [u8; 24];
+/// Random bytes in the entropy of a moment; the other eight are a number.
+const SEED: usize = 24;
 
 /// Where a stream stands.
 #[derive(Clone)]
@@ -85,8 +85,9 @@ impl Desk {
         let drawn = self.drawn.get().wrapping_add(1);
         self.drawn.set(drawn);
         let mut entropy = [0; 32];
-        let (seed, number) = (self.seed.get()?, drawn.to_be_bytes());
-        entropy.iter_mut().zip(seed.iter().chain(&number)).for_each(|(to, from)| *to = *from);
+        let (random, number) = entropy.split_at_mut(SEED);
+        random.copy_from_slice(&self.seed.get()?);
+        number.copy_from_slice(&drawn.to_be_bytes());
         Some(Moment { now: host::now()?, entropy })
     }
 

@@ -119,7 +119,10 @@ impl Headers {
 
     /// Every value of `name`.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let is_it = move |field: &&Field| self.part(field.name) == name.as_bytes();
+        let is_it = move |field: &&Field| {
+            field.name.1.wrapping_sub(field.name.0) == name.len()
+                && self.part(field.name) == name.as_bytes()
+        };
         self.fields.iter().filter(is_it).map(|field| self.part(field.value))
     }
 
@@ -166,6 +169,15 @@ impl Headers {
     /// All fields.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.iter().map(|field| (text(&self.bytes, field.name), self.part(field.value)))
+    }
+
+    /// Names of those fields whose name, in bytes, `is_asked_for`.
+    pub fn names_that<'a>(
+        &'a self,
+        is_asked_for: impl Fn(&[u8]) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
+        let asked_for = self.fields.iter().filter(move |field| is_asked_for(self.part(field.name)));
+        asked_for.map(|field| text(&self.bytes, field.name))
     }
 
     /// Names of all fields.

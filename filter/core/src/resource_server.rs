@@ -92,11 +92,19 @@ pub fn check_head(
         return Err(Error::TokenInQuery);
     }
     let (scheme, presented) = presented(request)?;
-    let issuer = server.issuer.as_str();
-    if !accept.other_authorization_servers.is_empty() && !access_token::is_ours(presented, issuer) {
-        return Ok(Head::Foreign);
-    }
-    let verdict = verdict(site, server, presented)?;
+    let known = site.verdicts.borrow_mut().get(presented);
+    let verdict = match known {
+        Some(known) => known,
+        None => {
+            check_token68(presented)?;
+            let issuer = server.issuer.as_str();
+            let may_be_foreign = !accept.other_authorization_servers.is_empty();
+            if may_be_foreign && !access_token::is_ours(presented, issuer) {
+                return Ok(Head::Foreign);
+            }
+            verify(site, server, presented)?
+        }
+    };
     let (token, audience) = (&verdict.token, resource.resource.as_str());
     if let Err(fault) = token.check(audience, now, server.endpoint.rules.skew) {
         // One that has ended takes no more room; one for another resource may be good there.
@@ -115,11 +123,8 @@ pub fn check_head(
     Ok(Head::Passed(verdict))
 }
 
-/// Verifies a token, unless this worker has done so before.
-fn verdict(site: &Site, server: &AuthorizationServer, token: &[u8]) -> Result<Rc<Verdict>, Error> {
-    if let Some(known) = site.verdicts.borrow_mut().get(token) {
-        return Ok(known);
-    }
+/// Verifies a token, and remembers the verdict.
+fn verify(site: &Site, server: &AuthorizationServer, token: &[u8]) -> Result<Rc<Verdict>, Error> {
     let verified = access_token::verify(token, &server.keys, server.issuer.as_str());
     let verdict = Rc::new(Verdict::new(verified.map_err(Error::AccessToken)?, token.len()));
     site.verdicts.borrow_mut().keep(token, verdict.clone());
@@ -154,16 +159,13 @@ pub fn foreign_edits(accept: &Accept, request: &Request) -> Edits {
 /// that are ours; in the spelling with `_` too, which many servers take for `-`.
 pub fn credential_headers(request: &Request, more: &[&str]) -> Vec<String> {
     let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
-    let held_back = |name: &&str| {
-        let own = name.as_bytes().get(..names::OWN_HEADER_PREFIX.len());
-        fixed
-            .iter()
-            .chain(more)
-            .any(|held_back| is_read_alike(held_back.as_bytes(), name.as_bytes()))
+    let held_back = |name: &[u8]| {
+        let own = name.get(..names::OWN_HEADER_PREFIX.len());
+        fixed.iter().chain(more).any(|held_back| is_read_alike(held_back.as_bytes(), name))
             || own.is_some_and(|own| is_read_alike(own, names::OWN_HEADER_PREFIX.as_bytes()))
     };
     let mut remove: Vec<String> =
-        request.headers.names().filter(held_back).map(str::to_owned).collect();
+        request.headers.names_that(held_back).map(str::to_owned).collect();
     remove.sort_unstable();
     remove.dedup();
     remove
@@ -188,12 +190,14 @@ pub fn has_token_in_query(request: &Request) -> bool {
 /// The bearer token of a request that takes no other kind (RFC 6750 §2.1).
 pub fn bearer(request: &Request) -> Result<&[u8], Error> {
     match presented(request)? {
-        (Scheme::Bearer, token) => Ok(token),
+        (Scheme::Bearer, token) => check_token68(token).map(|()| token),
         (Scheme::Dpop, _) => Err(Error::WrongScheme),
     }
 }
 
-/// The access token: exactly one `Authorization`, of the Bearer or DPoP scheme, of token68 form.
+/// What is in the place of the access token: exactly one `Authorization`, of the Bearer or DPoP scheme.
+///
+/// Does *not* check its form, see [`check_token68`].
 fn presented(request: &Request) -> Result<(Scheme, &[u8]), Error> {
     let mut headers = request.headers.all("authorization");
     let header = headers.next().ok_or(Error::NoToken)?;
@@ -211,11 +215,16 @@ fn presented(request: &Request) -> Result<(Scheme, &[u8]), Error> {
         let known = is_scheme && !scheme.is_empty() && !token.is_empty();
         return Err(if known { Error::NoToken } else { Error::MalformedAuthorization });
     };
-    let token68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-    if token.is_empty() || !token.iter().all(token68) {
-        return Err(Error::MalformedAuthorization);
-    }
     Ok((*known, token))
+}
+
+/// RFC 6750 §2.1: a token is of the form `token68` (RFC 9110 §11.2).
+fn check_token68(token: &[u8]) -> Result<(), Error> {
+    let token68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    match !token.is_empty() && token.iter().all(token68) {
+        true => Ok(()),
+        false => Err(Error::MalformedAuthorization),
+    }
 }
 
 fn preflight(origin: Option<&str>) -> Reply {
