@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
 use crate::global_token_revocation as global;
-use crate::http::Request;
+use crate::http::{Request, Url};
 use crate::jws::{Algorithm, Fault};
 use crate::names;
 use crate::replay::{self, Spend};
@@ -40,17 +40,12 @@ pub enum Endpoint {
     Events,
 }
 
-/// The endpoint of `server` at `path`. Does *not* look at the authority.
-pub fn at(server: &AuthorizationServer, path: &str) -> Option<Endpoint> {
+/// The endpoints of `server` that there are, each with its URL.
+pub fn all(server: &AuthorizationServer) -> impl Iterator<Item = (&Url, Endpoint)> {
     let revocation = &server.revocation;
-    let is = |url: &crate::http::Url| url.path() == path;
-    if is(&revocation.token) {
-        Some(Endpoint::Token)
-    } else if revocation.user.as_ref().is_some_and(is) {
-        Some(Endpoint::User)
-    } else {
-        revocation.events.as_ref().filter(|url| is(url)).map(|_| Endpoint::Events)
-    }
+    let user = revocation.user.iter().map(|url| (url, Endpoint::User));
+    let events = revocation.events.iter().map(|url| (url, Endpoint::Events));
+    core::iter::once((&revocation.token, Endpoint::Token)).chain(user).chain(events)
 }
 
 /// The form of refusals at `endpoint`.

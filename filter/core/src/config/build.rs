@@ -4,6 +4,7 @@ use super::fields::{Result, algorithms, authentication, cluster, fail, identifie
 use super::read::read;
 use super::{Config, IdentityProvider, Kind, Party, Replay, document, raw, references, revocation};
 use crate::jws::Algorithm;
+use crate::routes::Index;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::subject::{SAML_MEMBERS, SamlRules, SubjectRules};
@@ -65,6 +66,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     }
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose().as_bytes()).collect();
     Ok(Config {
+        routes: Index::new(authorization_server.as_ref(), &resources, &guards),
         authorization_server,
         resources,
         guards,

@@ -33,6 +33,7 @@ use crate::job::Job;
 use crate::jws::Algorithm;
 use crate::redis::Redis;
 use crate::replay_store::ReplayStore;
+use crate::routes::Index;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::signing::SigningKey;
@@ -47,6 +48,8 @@ pub struct Config {
     pub resources: Vec<Rc<Resource>>,
     /// The token endpoints that are guarded.
     pub guards: Vec<Rc<Guard>>,
+    /// Where all of these are.
+    pub routes: Index,
     /// Where refresh tokens that are renewed are kept for the whole fleet.
     pub refresh_token_store: Option<Rc<Redis>>,
     /// What to tell the operator although it is allowed.
