@@ -58,8 +58,7 @@ pub struct Described {
 pub fn find(endpoint: &TokenEndpoint, client_id: &str) -> Option<Rc<Fetch>> {
     let documents = endpoint.client_documents.as_ref()?;
     let url = client_url(client_id, documents.allow_http)?;
-    let at = |host: &&Rc<DocumentHost>| host.party.issuer.authority() == url.authority();
-    let host = documents.hosts.iter().find(at)?.clone();
+    let host = documents.hosts.get(url.authority())?.clone();
     let key = of_fields(&[
         b"client metadata",
         url.as_str().as_bytes(),

@@ -5,7 +5,7 @@
 //! nobody can burn a grant that is not theirs.
 
 use crate::client_certificate::ClientCertificate;
-use crate::config::{GrantRules, IdentityProvider, Replay, Trust};
+use crate::config::{GrantRules, IdentityProvider, Replay, Trusts};
 use crate::confirmation::Confirmation;
 use crate::digest::Key;
 use crate::dpop::Proof;
@@ -27,7 +27,7 @@ pub struct Presenter<'a> {
     /// The client that authenticated.
     pub client_id: &'a str,
     /// Who may speak for it.
-    pub trusts: &'a [Trust],
+    pub trusts: &'a Trusts,
     /// The DPoP proof it sent along.
     pub proof: Option<&'a Proof>,
     /// The certificate it showed.
@@ -63,17 +63,11 @@ pub async fn verify<'a>(
     if assertion.len() > MAX_TOKEN {
         return Err(Error::AssertionTooLarge);
     }
-    let providers = &rules.identity_providers;
-    let algorithms: Vec<_> =
-        providers.iter().flat_map(|provider| provider.algorithms.iter().copied()).collect();
     let received =
-        id_jag::Received::parse(assertion.as_bytes(), &algorithms).map_err(Error::IdJag)?;
+        id_jag::Received::parse(assertion.as_bytes(), &rules.algorithms).map_err(Error::IdJag)?;
 
     let issuer = received.issuer().map_err(Error::IdJag)?;
-    let provider = providers
-        .iter()
-        .find(|provider| provider.party.issuer.as_str() == issuer)
-        .ok_or(Error::IdJag(Fault::Issuer))?;
+    let provider = rules.identity_providers.get(issuer).ok_or(Error::IdJag(Fault::Issuer))?;
     if !received.is_signed_with_one_of(&provider.algorithms) {
         return Err(Error::IdJag(Fault::AlgorithmNotAllowed));
     }
@@ -97,7 +91,7 @@ pub async fn verify<'a>(
         Error::IdJag(fault)
     };
     let id_jag = received.verify(&keys, &expected).map_err(told)?;
-    if !is_approved(presenter, provider, &id_jag) {
+    if !is_approved(presenter, &id_jag) {
         return Err(Error::IdJag(Fault::IssuerNotForClient));
     }
     let tenant = subject::tenant(&id_jag.claims, &provider.subjects).map_err(Error::IdJag)?;
@@ -115,12 +109,11 @@ pub async fn verify<'a>(
 }
 
 /// Trust is (issuer, tenant, client): each approved together, or not at all.
-fn is_approved(presenter: &Presenter<'_>, provider: &Rc<IdentityProvider>, id_jag: &IdJag) -> bool {
+fn is_approved(presenter: &Presenter<'_>, id_jag: &IdJag) -> bool {
     let tenant = id_jag.claims.get("tenant").and_then(|tenant| tenant.as_str());
-    presenter.trusts.iter().any(|trust| {
-        let in_tenant = trust.tenants.is_empty()
-            || tenant.is_some_and(|tenant| trust.tenants.iter().any(|other| other == tenant));
-        Rc::ptr_eq(&trust.provider, provider) && in_tenant
+    presenter.trusts.get(&id_jag.issuer).is_some_and(|tenants| {
+        tenants.is_empty()
+            || tenant.is_some_and(|tenant| tenants.iter().any(|other| other == tenant))
     })
 }
 
@@ -171,7 +164,7 @@ pub async fn spend(
     let until = expires_at.saturating_add(rules.skew).saturating_add(1);
     for nth in 0..uses {
         let name = replay::name(audience, issuer, jti, nth);
-        let kind = replay::Kind::Grant(replay::partition(issuer));
+        let kind = replay::Kind::Grant(grant.provider.partition);
         let spent = match &rules.replay_store {
             None => replay::spend(&*site.store, kind, &name, until, ctx.now()).ok(),
             Some(store) => {

@@ -81,7 +81,7 @@ pub async fn check(
     };
     let own = &client.registration.resources;
     let allowed = if own.is_empty() { &guard.resources } else { own };
-    let governed = |name: &str| allowed.iter().any(|resource| resource == name);
+    let governed = |name: &str| allowed.contains(name);
     let rules = &endpoint.rules;
     let grant = grant::verify(ctx, site, rules, &presenter, assertion, &governed).await?;
     check_request(&governed, &form, &grant.id_jag)?;

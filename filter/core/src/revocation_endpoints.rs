@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::flow::Ctx;
 use crate::form::Form;
 use crate::global_token_revocation as global;
-use crate::http::Request;
-use crate::jws::{Algorithm, Fault};
+use crate::http::{Request, Url};
+use crate::jws::Fault;
 use crate::names;
 use crate::replay::{self, Spend};
 use crate::reply::{Reply, Surface};
@@ -40,17 +40,12 @@ pub enum Endpoint {
     Events,
 }
 
-/// The endpoint of `server` at `path`. Does *not* look at the authority.
-pub fn at(server: &AuthorizationServer, path: &str) -> Option<Endpoint> {
+/// The endpoints of `server` that there are, each with its URL.
+pub fn all(server: &AuthorizationServer) -> impl Iterator<Item = (&Url, Endpoint)> {
     let revocation = &server.revocation;
-    let is = |url: &crate::http::Url| url.path() == path;
-    if is(&revocation.token) {
-        Some(Endpoint::Token)
-    } else if revocation.user.as_ref().is_some_and(is) {
-        Some(Endpoint::User)
-    } else {
-        revocation.events.as_ref().filter(|url| is(url)).map(|_| Endpoint::Events)
-    }
+    let user = revocation.user.iter().map(|url| (url, Endpoint::User));
+    let events = revocation.events.iter().map(|url| (url, Endpoint::Events));
+    core::iter::once((&revocation.token, Endpoint::Token)).chain(user).chain(events)
 }
 
 /// The form of refusals at `endpoint`.
@@ -181,8 +176,8 @@ async fn caller<'a>(
         return Ok(Caller::Operator);
     }
     let may_ask = |provider: &IdentityProvider| provider.revocation.global_token_revocation;
-    let algorithms = algorithms(server, may_ask);
-    let received = global::Received::parse(token, &algorithms).map_err(Error::RevocationToken)?;
+    let received = global::Received::parse(token, &revocation.user_algorithms)
+        .map_err(Error::RevocationToken)?;
     let issuer = received.issuer().map_err(Error::RevocationToken)?;
     let provider = trusted(server, issuer)
         .filter(|provider| may_ask(provider))
@@ -230,9 +225,9 @@ async fn event(
 ) -> Result<Reply, Error> {
     let fault = |fault: Fault| Error::SecurityEvent(fault.into());
     let may_push = |provider: &IdentityProvider| provider.revocation.security_events.is_some();
-    let algorithms = algorithms(server, may_push);
+    let algorithms = &server.revocation.event_algorithms;
     let received =
-        security_event::Received::parse(body, &algorithms).map_err(Error::SecurityEvent)?;
+        security_event::Received::parse(body, algorithms).map_err(Error::SecurityEvent)?;
     let issuer = received.issuer().map_err(Error::SecurityEvent)?;
     let provider = trusted(server, issuer).filter(|provider| may_push(provider));
     let provider = provider.ok_or(fault(Fault::Issuer))?;
@@ -286,22 +281,11 @@ fn revoke_user(
 }
 
 fn trusted<'a>(server: &'a AuthorizationServer, issuer: &str) -> Option<&'a Rc<IdentityProvider>> {
-    let mut providers = server.endpoint.rules.identity_providers.iter();
-    providers.find(|provider| provider.party.issuer.as_str() == issuer)
+    server.endpoint.rules.identity_providers.get(issuer)
 }
 
 fn is_of(subject: &SubjectId, provider: &IdentityProvider) -> bool {
     subject.issuer == provider.party.issuer.as_str()
-}
-
-/// What any of the providers that `may` signs with.
-fn algorithms(
-    server: &AuthorizationServer,
-    may: impl Fn(&IdentityProvider) -> bool,
-) -> Vec<Algorithm> {
-    let providers =
-        server.endpoint.rules.identity_providers.iter().filter(|provider| may(provider));
-    providers.flat_map(|provider| provider.algorithms.iter().copied()).collect()
 }
 
 fn recorded(result: Result<Recorded, Unavailable>) -> Result<(), Error> {

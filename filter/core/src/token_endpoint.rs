@@ -8,7 +8,7 @@
 use crate::access_token;
 use crate::authorization_details::{self, Detail};
 use crate::client_authentication::{Client, authenticate};
-use crate::config::{Accept, AuthorizationServer, Config, Holder, Kind};
+use crate::config::{Accept, AuthorizationServer, Config, Holder};
 use crate::digest::{base64url, short_digest};
 use crate::dpop;
 use crate::error::Error;
@@ -126,7 +126,7 @@ pub async fn handle(
     let trusts = &client.registration.identity_providers;
     let certificate = request.certificate.as_ref();
     let presenter = Presenter { client_id: &client.id, trusts, proof, certificate };
-    let governed = |name: &str| find(&site.config, name).is_some();
+    let governed = |name: &str| site.config.accepted.contains_key(name);
     let grant = grant::verify(&ctx, &site, rules, &presenter, assertion, &governed).await?;
     // ID-JAG §9.1: anybody can name the URL of a public client; the key says that it is this one.
     if client.is_public() && !grant.id_jag.claims.contains_key("cnf") {
@@ -232,26 +232,14 @@ fn requested(form: &Form) -> Result<Requested<'_>, Error> {
     Ok(Requested { scope, resources, details })
 }
 
-/// The resources accepted for.
-fn governed(config: &Config) -> impl Iterator<Item = (&str, &Rc<Accept>)> {
-    config.resources.iter().filter_map(|resource| match &resource.kind {
-        Kind::Accept(accept) => Some((resource.resource.as_str(), accept)),
-        Kind::Upgrade(_) => None,
-    })
-}
-
-fn find<'a>(config: &'a Config, name: &str) -> Option<(&'a str, &'a Rc<Accept>)> {
-    governed(config).find(|(resource, _)| *resource == name)
-}
-
 /// The one resource the token will open (RFC 8707 §2). Everything the grant names is governed here;
 /// the request may choose among it.
 fn target<'a>(
     config: &'a Config,
     grant: &IdJag,
     requested: &Requested<'_>,
-) -> Result<(&'a str, &'a Rc<Accept>), Error> {
-    let find = |name: &str| find(config, name);
+) -> Result<(&'a String, &'a Rc<Accept>), Error> {
+    let find = |name: &str| config.accepted.get_key_value(name);
     let claimed = grant.resources.as_deref().unwrap_or_default();
     let in_grant =
         |name: &str| grant.resources.is_none() || claimed.iter().any(|claimed| claimed == name);
@@ -262,7 +250,7 @@ fn target<'a>(
         }
         ([], [only]) => find(only).ok_or(Error::Target),
         ([], []) => {
-            let mut all = governed(config);
+            let mut all = config.accepted.iter();
             all.next().filter(|_| all.next().is_none()).ok_or(Error::Target)
         }
         ([], _) => Err(Error::Target),
@@ -281,7 +269,7 @@ fn entitled(
 ) -> Result<Subject, Error> {
     let denied = Error::Denied { status: server.access_denied_status };
     let allowed = &client.registration.resources;
-    if !allowed.is_empty() && !allowed.iter().any(|name| name == resource) {
+    if !allowed.is_empty() && !allowed.contains(resource) {
         return Err(denied);
     }
     // Only groups that decide anything here go into the token.

@@ -170,8 +170,8 @@ fn a_client_assertion_counts_once_for_all_workers() {
 #[test]
 fn where_an_assertion_cannot_be_remembered_it_does_not_count() {
     let mut process = Process::new(&config(), 1);
-    let full: Vec<u8> = [0xff; 24].repeat(128);
-    for bucket in 0..8192 {
+    let full: Vec<u8> = [0xff; 24].repeat(160);
+    for bucket in 0..16384 {
         let key = format!("jagway/client-jti/{bucket:x}");
         assert!(jagway_core::store::Store::swap(&*process.store, &key, &full, 0).unwrap());
     }

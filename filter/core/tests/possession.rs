@@ -517,8 +517,8 @@ fn where_the_body_counts_a_proof_is_for_one_body() {
 #[test]
 fn where_a_proof_cannot_be_remembered_it_does_not_count() {
     let mut process = Process::new(&dpop_config(), 1);
-    let full: Vec<u8> = [0xff; 24].repeat(128);
-    for bucket in 0..8192 {
+    let full: Vec<u8> = [0xff; 24].repeat(160);
+    for bucket in 0..16384 {
         for kind in ["dpop-jti", "client-jti"] {
             assert!(process.store.swap(&format!("jagway/{kind}/{bucket:x}"), &full, 0).unwrap());
         }

@@ -2,8 +2,11 @@
 
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::read::read;
-use super::{Config, IdentityProvider, Kind, Party, Replay, document, raw, references, revocation};
+use super::{Accept, Config, IdentityProvider, Kind, Party, Replay, Resource};
+use super::{document, raw, references, revocation};
 use crate::jws::Algorithm;
+use crate::replay::partition;
+use crate::routes::Index;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::subject::{SAML_MEMBERS, SamlRules, SubjectRules};
@@ -65,6 +68,8 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     }
     let secrets: Vec<&[u8]> = secrets.iter().map(|secret| secret.expose().as_bytes()).collect();
     Ok(Config {
+        routes: Index::new(authorization_server.as_ref(), &resources, &guards),
+        accepted: accepted(&resources),
         authorization_server,
         resources,
         guards,
@@ -72,6 +77,14 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         warnings: reading.warnings.into_inner(),
         seal: Seal::new(&secrets),
     })
+}
+
+fn accepted(resources: &[Rc<Resource>]) -> BTreeMap<String, Rc<Accept>> {
+    let accepted = resources.iter().filter_map(|resource| match &resource.kind {
+        Kind::Accept(accept) => Some((resource.resource.as_str().to_owned(), accept.clone())),
+        Kind::Upgrade(_) => None,
+    });
+    accepted.collect()
 }
 
 /// The reading of one document.
@@ -111,6 +124,7 @@ impl Reading<'_> {
             required_acr: raw.required_acr.clone(),
             max_auth_age: raw.max_auth_age,
             subjects: subjects(path, raw)?,
+            partition: partition(&raw.issuer),
             replay: match raw.replay {
                 raw::Replay::SingleUse => Replay::SingleUse,
                 raw::Replay::Bounded(more @ 1..=16) => Replay::Bounded(more),

@@ -18,10 +18,10 @@ impl Reading<'_> {
         raw: &raw::ClientDocuments,
         providers: &BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<ClientDocuments> {
-        let mut hosts = Vec::new();
+        let mut hosts = BTreeMap::new();
         for (name, host) in &raw.hosts {
             let path = format!("{PATH}.hosts.{name}");
-            hosts.push(Rc::new(self.document_host(&path, name, host, providers)?));
+            hosts.insert(name.clone(), Rc::new(self.document_host(&path, name, host, providers)?));
         }
         if hosts.is_empty() {
             return fail(format!("{PATH}.hosts"), "needs at least one host");
@@ -76,8 +76,8 @@ impl Reading<'_> {
                 jwks_uri: None,
                 allow_http: self.allow_http,
             }),
-            identity_providers: trusts(path, &raw.identity_providers, providers)?,
-            resources: raw.resources.clone(),
+            identity_providers: Rc::new(trusts(path, &raw.identity_providers, providers)?),
+            resources: Rc::new(raw.resources.iter().cloned().collect()),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Token endpoints and their clients: our Resource AS, and those that are guarded.
 
-use super::{GrantRules, Party, Revocation, Trust};
+use super::{GrantRules, Party, Revocation, Trusts};
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::Key;
 use crate::dpop::Nonces;
@@ -8,7 +8,7 @@ use crate::http::Url;
 use crate::jwk::KeySet;
 use crate::session::Sessions;
 use crate::signing::SigningKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Jagway as Resource AS.
@@ -70,7 +70,7 @@ pub struct Guard {
     /// The endpoint.
     pub endpoint: TokenEndpoint,
     /// Resources that its ID-JAGs may name.
-    pub resources: Vec<String>,
+    pub resources: Rc<BTreeSet<String>>,
     /// Whether other grants go on to it, unjudged.
     pub passes_other_grants: bool,
     /// Other paths of the same host that go on, unjudged.
@@ -79,8 +79,8 @@ pub struct Guard {
 
 /// Whose Client ID Metadata Documents are read.
 pub struct ClientDocuments {
-    /// The hosts: no other is ever called.
-    pub hosts: Vec<Rc<DocumentHost>>,
+    /// The hosts by name: no other is ever called.
+    pub hosts: BTreeMap<String, Rc<DocumentHost>>,
     /// Whether a client that proves nothing may redeem a grant that is bound to a key.
     pub allow_public: bool,
     /// Whether URLs may be plain `http`, and name addresses and ports.
@@ -93,9 +93,9 @@ pub struct DocumentHost {
     /// How to reach it; it issues nothing, so its origin stands for an issuer identifier.
     pub party: Rc<Party>,
     /// The identity providers that may speak for its clients.
-    pub identity_providers: Vec<Trust>,
+    pub identity_providers: Rc<Trusts>,
     /// Resources they may have tokens for; empty: all.
-    pub resources: Vec<String>,
+    pub resources: Rc<BTreeSet<String>>,
 }
 
 /// How DPoP (RFC 9449) is offered. Proofs are honoured in any case.
@@ -114,9 +114,9 @@ pub struct RegisteredClient {
     /// How it proves itself.
     pub credential: RegisteredCredential,
     /// The identity providers that may speak for it.
-    pub identity_providers: Vec<Trust>,
+    pub identity_providers: Rc<Trusts>,
     /// Resources it may have tokens for; empty: all.
-    pub resources: Vec<String>,
+    pub resources: Rc<BTreeSet<String>>,
     /// `dpop_bound_access_tokens` (RFC 9449 §5.2): it gets no token that is not bound.
     pub dpop_bound: bool,
 }

@@ -3,6 +3,7 @@
 use super::build::Reading;
 use super::fields::{Result, fail, identifier};
 use super::raw::OtherGrants;
+use super::server::used;
 use super::{Guard, IdentityProvider, TokenEndpoint, raw};
 use crate::routes::is_ambiguous;
 use std::collections::BTreeMap;
@@ -59,12 +60,9 @@ impl Reading<'_> {
                 );
             }
         }
-        let used = |provider: &&Rc<IdentityProvider>| {
-            let mut all = clients.values().flat_map(|client| &client.identity_providers);
-            all.any(|trust| Rc::ptr_eq(&trust.provider, provider))
-        };
-        let identity_providers: Vec<_> = providers.values().filter(used).cloned().collect();
-        if identity_providers.iter().any(|provider| provider.party.issuer == issuer) {
+        let trusts = clients.values().map(|client| &*client.identity_providers);
+        let identity_providers = used(trusts, providers);
+        if identity_providers.contains_key(issuer.as_str()) {
             // ID-JAG §9.3: a grant must cross a trust domain.
             return fail(format!("{path}.issuer"), "is one of its identity providers");
         }
@@ -80,7 +78,7 @@ impl Reading<'_> {
                 clients,
                 client_documents: None,
             },
-            resources: raw.resources.clone(),
+            resources: Rc::new(raw.resources.iter().cloned().collect()),
             passes_other_grants: raw.other_grants == OtherGrants::Pass,
             paths: raw.paths.clone(),
         })

@@ -33,10 +33,12 @@ use crate::job::Job;
 use crate::jws::Algorithm;
 use crate::redis::Redis;
 use crate::replay_store::ReplayStore;
+use crate::routes::Index;
 use crate::seal::Seal;
 use crate::secret::Secret;
 use crate::signing::SigningKey;
 use crate::subject::SubjectRules;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Everything one plugin configuration says.
@@ -47,6 +49,10 @@ pub struct Config {
     pub resources: Vec<Rc<Resource>>,
     /// The token endpoints that are guarded.
     pub guards: Vec<Rc<Guard>>,
+    /// Where all of these are.
+    pub routes: Index,
+    /// The resources accepted for, by resource identifier.
+    pub accepted: BTreeMap<String, Rc<Accept>>,
     /// Where refresh tokens that are renewed are kept for the whole fleet.
     pub refresh_token_store: Option<Rc<Redis>>,
     /// What to tell the operator although it is allowed.
@@ -86,7 +92,8 @@ impl Config {
     /// Every Envoy cluster that requests may make Jagway call, each with its path in the
     /// configuration.
     pub fn clusters(&self) -> Vec<(String, String)> {
-        let trusted = self.endpoints().flat_map(|endpoint| &endpoint.rules.identity_providers);
+        let trusted =
+            self.endpoints().flat_map(|endpoint| endpoint.rules.identity_providers.values());
         let mut parties: Vec<&Party> = trusted.map(|provider| &*provider.party).collect();
         for resource in &self.resources {
             match &resource.kind {
@@ -106,7 +113,7 @@ impl Config {
             }
         }
         let documents = self.endpoints().filter_map(|endpoint| endpoint.client_documents.as_ref());
-        parties.extend(documents.flat_map(|all| &all.hosts).map(|host| &*host.party));
+        parties.extend(documents.flat_map(|all| all.hosts.values()).map(|host| &*host.party));
         let named = |party: &Party| (format!("{}.cluster", party.path), party.cluster.clone());
         let mut clusters: Vec<_> = parties.into_iter().map(named).collect();
         let discoveries = self.upgrades().filter_map(|upgrade| upgrade.discovery.as_ref());
@@ -133,7 +140,8 @@ impl Config {
 
     /// The documents of other servers that requests will need.
     pub fn documents(&self) -> Vec<Job> {
-        let trusted = self.endpoints().flat_map(|endpoint| &endpoint.rules.identity_providers);
+        let trusted =
+            self.endpoints().flat_map(|endpoint| endpoint.rules.identity_providers.values());
         let mut jobs: Vec<Job> =
             trusted.map(|provider| Job::Keys(provider.party.clone())).collect();
         for upgrade in self.upgrades() {
@@ -216,6 +224,8 @@ pub struct IdentityProvider {
     pub subjects: SubjectRules,
     /// How often an ID-JAG of its may be redeemed.
     pub replay: Replay,
+    /// The part of what is spent that is its own ([`partition`](crate::replay::partition)).
+    pub partition: u32,
     /// How it may have its users' tokens revoked.
     pub revocation: ProviderRevocation,
     /// Our registration there.
@@ -241,19 +251,22 @@ pub struct GrantRules {
     pub audiences: Vec<String>,
     /// Clock skew allowed, in seconds.
     pub skew: u64,
-    /// Trusted issuers: those that may speak for at least one client.
-    pub identity_providers: Vec<Rc<IdentityProvider>>,
+    /// Trusted issuers, by issuer identifier: those that may speak for at least one client.
+    pub identity_providers: BTreeMap<String, Rc<IdentityProvider>>,
+    /// What any of them signs with.
+    pub algorithms: Vec<Algorithm>,
     /// Where single use holds for the whole fleet, not only for this process.
     pub replay_store: Option<Rc<ReplayStore>>,
 }
 
-/// An identity provider that may speak for a client.
-#[derive(Debug, Clone)]
-pub struct Trust {
-    /// The identity provider.
-    pub provider: Rc<IdentityProvider>,
-    /// The tenants of it that may; empty: all that it may speak of.
-    pub tenants: Vec<String>,
+/// The identity providers that may speak for a client, by issuer identifier, and the tenants of each that
+/// may; empty: all that it may speak of.
+pub type Trusts = BTreeMap<String, Vec<String>>;
+
+/// What any of the `providers` signs with.
+fn algorithms_of<'a>(providers: impl Iterator<Item = &'a Rc<IdentityProvider>>) -> Vec<Algorithm> {
+    let all = providers.flat_map(|provider| provider.algorithms.iter().copied());
+    all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Our registration at an authorization server.

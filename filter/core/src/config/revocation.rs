@@ -2,10 +2,12 @@
 
 use super::build::Reading;
 use super::fields::{Result, fail, identifier};
-use super::{GrantRules, raw};
+use super::{GrantRules, IdentityProvider, algorithms_of, raw};
 use crate::digest::Key;
 use crate::http::Url;
+use crate::jws::Algorithm;
 use serde_json::Value;
+use std::rc::Rc;
 
 /// Where our Resource AS takes revocations.
 pub struct Revocation {
@@ -13,8 +15,12 @@ pub struct Revocation {
     pub token: Url,
     /// The endpoint of Global Token Revocation, if anybody may ask there.
     pub user: Option<Url>,
+    /// What identity providers that may ask there sign with.
+    pub user_algorithms: Vec<Algorithm>,
     /// The endpoint that security events are pushed to (RFC 8935), if anybody may push.
     pub events: Option<Url>,
+    /// What identity providers that may push sign with.
+    pub event_algorithms: Vec<Algorithm>,
     /// SHA-256 of the bearer token with which the operator may revoke any user.
     pub operator_token_sha256: Option<Key>,
     /// How long, in seconds, a grant or token from before the revocation of its user can be good at most,
@@ -56,16 +62,20 @@ impl Reading<'_> {
         let operator = raw.map(|raw| self.operator(raw)).transpose()?;
         let base = issuer.path().trim_end_matches('/');
         let at = |name: &str| issuer.with_path(&format!("{base}/{name}"));
-        let providers = || rules.identity_providers.iter();
-        let user = operator.is_some()
-            || providers().any(|provider| provider.revocation.global_token_revocation);
-        let events = providers().any(|provider| provider.revocation.security_events.is_some());
+        let providers = || rules.identity_providers.values();
+        let asks = |provider: &&Rc<IdentityProvider>| provider.revocation.global_token_revocation;
+        let pushes =
+            |provider: &&Rc<IdentityProvider>| provider.revocation.security_events.is_some();
+        let user = operator.is_some() || providers().any(|provider| asks(&provider));
+        let events = providers().any(|provider| pushes(&provider));
         // An ID-JAG from before may be redeemed while it lives, and what it became lives on from there.
         let id_jag = providers().map(|provider| provider.max_id_jag_lifetime).max();
         Ok(Revocation {
             token: at("revoke"),
             user: user.then(|| at("global-token-revocation")),
+            user_algorithms: algorithms_of(providers().filter(asks)),
             events: events.then(|| at("security-events")),
+            event_algorithms: algorithms_of(providers().filter(pushes)),
             operator_token_sha256: operator,
             longest_life: access_token_lifetime.saturating_add(id_jag.unwrap_or_default()),
         })

@@ -4,7 +4,7 @@ use super::build::Reading;
 use super::fields::{Result, cluster, fail, identifier, named, within};
 use super::{
     AuthorizationServer, Dpop, GrantRules, IdentityProvider, RegisteredClient,
-    RegisteredCredential, TokenEndpoint, Trust, raw,
+    RegisteredCredential, TokenEndpoint, Trusts, algorithms_of, raw,
 };
 use crate::client_certificate::RegisteredCertificate;
 use crate::digest::from_hex;
@@ -15,7 +15,7 @@ use crate::replay_store::{Front, ReplayStore};
 use crate::session::Sessions;
 use crate::signing::SigningKey;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How many verified access tokens a worker remembers: some 4 MiB.
@@ -80,13 +80,10 @@ impl Reading<'_> {
         if clients.is_empty() && client_documents.is_none() {
             return fail(format!("{path}.clients"), "no client could ever get a token");
         }
-        let used = |provider: &&Rc<IdentityProvider>| {
-            let of_clients = clients.values().flat_map(|client| &client.identity_providers);
-            let hosts = client_documents.iter().flat_map(|documents| &documents.hosts);
-            let of_hosts = hosts.flat_map(|host| &host.identity_providers);
-            of_clients.chain(of_hosts).any(|trust| Rc::ptr_eq(&trust.provider, provider))
-        };
-        let identity_providers = providers.values().filter(used).cloned().collect();
+        let hosts = client_documents.iter().flat_map(|documents| documents.hosts.values());
+        let trusts = clients.values().map(|client| &*client.identity_providers);
+        let trusts = trusts.chain(hosts.map(|host| &*host.identity_providers));
+        let identity_providers = used(trusts, providers);
         let store = raw.replay_store.as_ref();
         let rules = self.grant_rules(
             path,
@@ -228,8 +225,8 @@ impl Reading<'_> {
                 true => RegisteredCredential::Elsewhere,
                 false => self.registered_credential(path, raw)?,
             },
-            identity_providers,
-            resources: raw.resources.clone(),
+            identity_providers: Rc::new(identity_providers),
+            resources: Rc::new(raw.resources.iter().cloned().collect()),
             dpop_bound: raw.dpop_bound_access_tokens,
         })
     }
@@ -241,7 +238,7 @@ impl Reading<'_> {
         replay_store: Option<&raw::ReplayStore>,
         issuer: &Url,
         skew: u64,
-        identity_providers: Vec<Rc<IdentityProvider>>,
+        identity_providers: BTreeMap<String, Rc<IdentityProvider>>,
     ) -> Result<GrantRules> {
         within(&format!("{path}.clock_skew"), skew, 0, 300)?;
         let mut audiences = vec![issuer.as_str().to_owned()];
@@ -253,7 +250,8 @@ impl Reading<'_> {
             None => None,
             Some(store) => Some(Rc::new(self.redis(&format!("{path}.replay_store"), store)?)),
         };
-        Ok(GrantRules { audiences, skew, identity_providers, replay_store })
+        let algorithms = algorithms_of(identity_providers.values());
+        Ok(GrantRules { audiences, skew, identity_providers, algorithms, replay_store })
     }
 
     /// A Redis that is reached over HTTP.
@@ -280,18 +278,31 @@ impl Reading<'_> {
     }
 }
 
+/// Those of the `providers`, by issuer identifier, that may speak for anybody by `trusts`.
+pub(super) fn used<'a>(
+    trusts: impl Iterator<Item = &'a Trusts>,
+    providers: &BTreeMap<String, Rc<IdentityProvider>>,
+) -> BTreeMap<String, Rc<IdentityProvider>> {
+    let issuers: BTreeSet<&String> = trusts.flat_map(BTreeMap::keys).collect();
+    let all =
+        providers.values().map(|provider| (provider.party.issuer.as_str().to_owned(), provider));
+    let used = all.filter(|(issuer, _)| issuers.contains(issuer));
+    used.map(|(issuer, provider)| (issuer, provider.clone())).collect()
+}
+
 /// Who may speak for the client or clients at `path`.
 pub(super) fn trusts(
     path: &str,
     raw: &[raw::Trust],
     providers: &BTreeMap<String, Rc<IdentityProvider>>,
-) -> Result<Vec<Trust>> {
+) -> Result<Trusts> {
     let field = format!("{path}.identity_providers");
-    let mut chosen: Vec<Trust> = Vec::new();
+    let mut chosen = Trusts::new();
+    let mut names = BTreeSet::new();
     for (index, trust) in raw.iter().enumerate() {
         let field = format!("{field}[{index}]");
         let provider = named(&field, trust.name(), providers)?;
-        if chosen.iter().any(|other| Rc::ptr_eq(&other.provider, provider)) {
+        if !names.insert(trust.name()) {
             return fail(field, "named twice");
         }
         let tenants = match trust {
@@ -306,7 +317,7 @@ pub(super) fn trusts(
                 trust.tenants.clone()
             }
         };
-        chosen.push(Trust { provider: provider.clone(), tenants });
+        chosen.insert(provider.party.issuer.as_str().to_owned(), tenants);
     }
     if chosen.is_empty() {
         return fail(field, "no identity provider could ever speak for this client");
