@@ -8,6 +8,7 @@ use jagway_core::flow::Moment;
 use jagway_core::http::Request;
 use jagway_core::reply::{Reply, Surface};
 use jagway_core::resend::{MAX_KEPT, Route};
+use jagway_core::worker::AfterResponse;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -215,7 +216,8 @@ impl HttpContext for Stream {
             return Action::Continue;
         }
         // Without a time nothing is dropped or sent again; the rest must be done in any case.
-        let moment = desk.moment();
+        let refused = AfterResponse::is_refused(&headers);
+        let moment = if refused { desk.moment() } else { None };
         let mut give = || kept.give().filter(|_| moment.is_some());
         let moment = moment.unwrap_or(Moment { now: 0, entropy: [0; 32] });
         let (edits, todo) =

@@ -70,6 +70,7 @@ struct Desk {
     told: Cell<Option<Told>>,
     moment: Cell<Moment>,
     drawn: Cell<u64>,
+    has_waited: Cell<bool>,
 }
 
 /// Runs `journey` up to its first wait.
@@ -82,6 +83,7 @@ where
         told: Cell::new(None),
         moment: Cell::new(moment),
         drawn: Cell::new(0),
+        has_waited: Cell::new(false),
     });
     let journey = Box::pin(journey(Ctx { desk: desk.clone() }));
     Flow { journey, desk }.run()
@@ -92,6 +94,7 @@ impl<T> Flow<T> {
     pub fn resume(self, told: Told, moment: Moment) -> Step<T> {
         self.desk.told.set(Some(told));
         self.desk.moment.set(moment);
+        self.desk.has_waited.set(true);
         self.run()
     }
 
@@ -110,6 +113,11 @@ impl Ctx {
     /// Now, in seconds since the epoch.
     pub fn now(&self) -> u64 {
         self.desk.moment.get().now
+    }
+
+    /// Whether anything was waited for: what was true at the start may not be now.
+    pub fn has_waited(&self) -> bool {
+        self.desk.has_waited.get()
     }
 
     /// 256 bits that differ with every call.

@@ -28,24 +28,42 @@ impl Request {
 
     /// The path without its query; empty if it is not text.
     pub fn path(&self) -> &str {
-        self.target().split('?').next().unwrap_or_default()
+        let target = self.target();
+        target.get(..query_at(target)).unwrap_or_default()
     }
 
     /// The query, if there is one.
     pub fn query(&self) -> Option<&str> {
-        self.target().split_once('?').map(|(_, query)| query)
+        let target = self.target();
+        target.get(query_at(target).checked_add(1)?..)
     }
 
-    /// The proxy's identifier of this request, for the log; empty if it has none, or one that no proxy
-    /// makes: a client may have chosen it.
-    pub fn id(&self) -> &str {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let sound = |id: &&str| id.len() <= 64 && id.bytes().all(plain);
-        self.headers.text("x-request-id").filter(sound).unwrap_or_default()
+    /// The proxy's identifier of this request, for the log.
+    pub fn id(&self) -> RequestId {
+        let id = self.headers.text("x-request-id").filter(|id| id.len() <= 64);
+        RequestId(id.unwrap_or_default().to_owned())
     }
 
     fn target(&self) -> &str {
         self.headers.text(":path").unwrap_or_default()
+    }
+}
+
+/// Where the query begins, or where the target ends.
+fn query_at(target: &str) -> usize {
+    target.bytes().position(|byte| byte == b'?').unwrap_or(target.len())
+}
+
+/// The proxy's identifier of a request.
+#[derive(Clone, Default)]
+pub struct RequestId(String);
+
+impl core::fmt::Debug for RequestId {
+    /// Empty if it is one that no proxy makes: a client may have chosen it.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let sound = self.0.bytes().all(plain);
+        write!(f, "{:?}", if sound { &self.0 } else { "" })
     }
 }
 
@@ -319,7 +337,8 @@ impl Url {
 
     /// Path as written; `/` if there is none. Without the query.
     pub fn path(&self) -> &str {
-        self.path_and_query().split('?').next().unwrap_or("/")
+        let target = self.path_and_query();
+        target.get(..query_at(target)).unwrap_or("/")
     }
 
     /// Path and query as written; `/` if there is none.

@@ -8,7 +8,7 @@ use crate::dpop_proof::ProofKey;
 use crate::error::Error;
 use crate::exchange::{self, Exchange};
 use crate::flow::Ctx;
-use crate::http::{Headers, Request, Url};
+use crate::http::{Headers, Request, RequestId, Url};
 use crate::job::{Job, JobError, Want};
 use crate::resend::is_kept;
 use crate::resource_server::{Edits, credential_headers, has_token_in_query};
@@ -50,7 +50,7 @@ pub struct Sent {
     /// The token.
     pub token: Rc<Token>,
     /// The proxy's identifier of the request.
-    pub request_id: String,
+    pub request_id: RequestId,
 }
 
 impl core::fmt::Debug for Sent {
@@ -108,7 +108,7 @@ pub async fn handle(
     site.keep_caller(tag, &caller);
     let remove = credential_headers(&request, &caller::headers(&upgrade));
     let set = credential(&ctx, &site, &upgrade, known, &token, &request.headers);
-    let request_id = request.id().to_owned();
+    let request_id = request.id();
     let went = is_kept(&upgrade, &request.headers).then(|| {
         let is_removed = |name: &str| remove.iter().any(|other| other == name);
         request.headers.without(is_removed).with(&set)

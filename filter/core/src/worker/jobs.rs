@@ -398,7 +398,7 @@ mod tests {
             },
             AT,
         );
-        let asker = Asker { surface: crate::reply::Surface::Other, request_id: String::new() };
+        let asker = Asker { surface: crate::reply::Surface::Other, request_id: Default::default() };
         let mut todo = Vec::new();
 
         worker.job_step(own, (1, 1_020), job, AT, &mut todo);

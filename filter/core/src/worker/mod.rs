@@ -14,7 +14,7 @@ pub use responses::{AfterResponse, ResponseEdits, Watch};
 use crate::digest::Key;
 use crate::error::Error;
 use crate::flow::{Flow, Moment};
-use crate::http::{Answer, Callout, Request};
+use crate::http::{Answer, Callout, Request, RequestId};
 use crate::job::{Job, JobError, Value, Want};
 use crate::peers;
 use crate::reply::{Reply, Surface};
@@ -120,7 +120,7 @@ struct Stream {
 #[derive(Clone)]
 struct Asker {
     surface: Surface,
-    request_id: String,
+    request_id: RequestId,
 }
 
 enum State {

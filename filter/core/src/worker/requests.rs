@@ -51,7 +51,7 @@ impl Worker {
         let mut todo = Vec::new();
         let site = self.site.clone();
         let (surface, judged) = judge(&site, &request, moment.now);
-        let asker = Asker { surface, request_id: request.id().to_owned() };
+        let asker = Asker { surface, request_id: request.id() };
         match judged {
             Err(error) => self.refuse(stream, &error, &asker, &mut todo),
             Ok(Judged::Now(verdict)) => todo.push(Todo::Conclude(stream, verdict)),
@@ -124,7 +124,7 @@ impl Worker {
         moment: Moment,
         todo: &mut Vec<Todo>,
     ) {
-        if let Err(error) = self.check_call(&mut purpose, &request, &body, &mut asker) {
+        if let Err(error) = self.check_call(&mut purpose, &request, &body, &mut asker, moment.now) {
             return self.refuse(stream, &error, &asker, todo);
         }
         // A client that asks for a token is not patient.
@@ -146,6 +146,7 @@ impl Worker {
         request: &Request,
         body: &[u8],
         asker: &mut Asker,
+        now: u64,
     ) -> Result<(), Error> {
         let Purpose::Accepted(resource, accept, token, passed) = purpose else {
             return Ok(());
@@ -154,6 +155,8 @@ impl Worker {
             let server = self.site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
             let (sessions, resource) = (&server.sessions, resource.resource.as_str());
             let surface = &mut asker.surface;
+            // Once more: the body may have taken its time.
+            resource_server::check_revocation(&*self.site.store, token, now)?;
             if mcp.content_digest && request.method() == "POST" {
                 let fault = |fault| Error::Dpop { fault, nonce: None };
                 let proof = dpop::proof(&request.headers).map_err(fault)?.unwrap_or_default();
@@ -387,8 +390,9 @@ async fn accepted(
     let server = site.config.authorization_server.as_ref().ok_or(Error::NotFound)?;
     let token = &verified.token;
     let swapped = backend::swap(&ctx, &site, server, &resource, &accept, token).await?;
-    // Once more: what was waited for since the head may have taken its time.
-    resource_server::check_revocation(&*site.store, &verified, ctx.now())?;
+    if ctx.has_waited() {
+        resource_server::check_revocation(&*site.store, &verified, ctx.now())?;
+    }
     let origin = resource_server::allowed_origin(&resource, &accept, &request);
     let mut edits = resource_server::edits(&accept, &request, swapped.set);
     edits.remove.extend(passed.remove.into_iter().map(str::to_owned));

@@ -63,11 +63,17 @@ pub struct ResponseEdits {
 }
 
 impl AfterResponse {
+    /// Whether the server refused the request: what is done then takes the time.
+    pub fn is_refused(headers: &Headers) -> bool {
+        matches!(headers.sole(":status"), Some(b"400" | b"401" | b"403"))
+    }
+
     /// Whether an answer with this head has something to it that concerns us. Most answers have not, and are not
     /// looked into further.
     pub fn concerns(&self, headers: &Headers) -> bool {
-        let refused = matches!(headers.sole(":status"), Some(b"401" | b"403"));
-        self.sent.is_none() || refused || self.hide.iter().any(|name| headers.has(name))
+        self.sent.is_none()
+            || Self::is_refused(headers)
+            || self.hide.iter().any(|name| headers.has(name))
     }
 }
 
