@@ -32,7 +32,7 @@
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
 //!   [`client_metadata`], which [`client_discovery`] fetches.
 //! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
-//!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
+//!   [`protobuf`], [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -80,6 +80,7 @@ pub mod names;
 pub mod pauses;
 pub mod peers;
 pub mod possession;
+pub mod protobuf;
 pub mod provider_access_token;
 pub mod recovery;
 pub mod redis;
