@@ -3,6 +3,7 @@
 use super::fields::{Result, algorithms, authentication, cluster, fail, identifier, within};
 use super::read::read;
 use super::{Config, IdentityProvider, Kind, Party, Replay, document, raw, references, revocation};
+use crate::engine::Engine;
 use crate::jws::Algorithm;
 use crate::seal::Seal;
 use crate::secret::Secret;
@@ -13,7 +14,11 @@ use std::rc::Rc;
 
 const DEFAULT_ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::PS256];
 
-pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+pub(super) fn config(
+    document: &[u8],
+    env: &dyn Fn(&str) -> Option<String>,
+    probe: &dyn Fn() -> Engine,
+) -> Result<Config> {
     let Some(document) = document::parse(document) else {
         return fail("(document)", "is neither one JSON object nor a Struct");
     };
@@ -21,6 +26,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     let reading = Reading {
         env,
         allow_http: raw.allow_insecure_http,
+        engine: if raw.native_signatures.unwrap_or(true) { probe() } else { Engine::portable() },
         secrets: RefCell::default(),
         warnings: RefCell::default(),
     };
@@ -71,6 +77,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         refresh_token_store,
         warnings: reading.warnings.into_inner(),
         seal: Seal::new(&secrets),
+        engine: reading.engine,
     })
 }
 
@@ -78,6 +85,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
 pub(super) struct Reading<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) allow_http: bool,
+    pub(super) engine: Engine,
     pub(super) secrets: RefCell<Vec<Secret>>,
     warnings: RefCell<Vec<String>>,
 }
