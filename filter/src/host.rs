@@ -48,6 +48,7 @@ unsafe extern "C" {
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
+    fn proxy_record_metric(metric: u32, value: u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, size: usize) -> u32;
@@ -101,6 +102,14 @@ unsafe extern "C" {
     fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        arguments: *const u8,
+        arguments_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
 }
 
 /// Writes a line to the host's log.
@@ -144,6 +153,17 @@ pub fn counter(name: &str) -> Option<u32> {
 pub fn count(counter: u32) {
     // SAFETY: no pointers.
     unsafe { proxy_increment_metric(counter, 1) };
+}
+
+/// Sets the gauge `name` of the process.
+pub fn set_gauge(name: &str, value: u64) {
+    let mut metric = 0;
+    // SAFETY: pointer and length are of one live string; the host writes a number. 1 is a gauge.
+    let status = unsafe { proxy_define_metric(1, name.as_ptr(), name.len(), &mut metric) };
+    if status == OK {
+        // SAFETY: no pointers.
+        unsafe { proxy_record_metric(metric, value) };
+    }
 }
 
 /// All fields of `map`, as bytes. `None` if the host does not hand them over (too many, too large,
@@ -225,6 +245,22 @@ impl Store for SharedData {
             _ => Err(Unavailable),
         }
     }
+}
+
+/// What the host's own function `name` answers. `None` if it has none, or cannot use the arguments.
+pub fn call_foreign_function(name: &str, arguments: &[u8]) -> Option<Vec<u8>> {
+    // SAFETY: pointers and lengths are of live memory; the host writes a pointer and a size.
+    let answer = given(|data, size| unsafe {
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            arguments.as_ptr(),
+            arguments.len(),
+            data,
+            size,
+        )
+    });
+    answer.ok()
 }
 
 /// Registers the queue `name` for the current context.

@@ -1,11 +1,13 @@
 //! The adapter between Envoy and [`jagway_core`]: callbacks in, values to the core, its answers out.
 //!
 //! [`root`] is the worker's own context: configuration, callouts, queues, time. [`stream`] is one
-//! request. [`desk`] is what they share, and does what the core asks for. [`host`] is the host.
+//! request. [`desk`] is what they share, and does what the core asks for. [`host`] is the host,
+//! [`signatures`] what it verifies and signs.
 
 mod desk;
 mod host;
 mod root;
+mod signatures;
 mod stream;
 
 use proxy_wasm::types::LogLevel;

@@ -2,8 +2,10 @@
 
 use crate::desk::{Desk, Reads};
 use crate::host::{self, Buffer, Level, Map};
+use crate::signatures::Signatures;
 use crate::stream::Stream;
 use jagway_core::config::Config;
+use jagway_core::engine::Engine;
 use jagway_core::http::{Answer, CallFailed, MAX_ANSWER};
 use jagway_core::site::Site;
 use jagway_core::worker::Worker;
@@ -74,7 +76,9 @@ impl Context for Root {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let document = host::body(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
-        let config = match Config::parse(&document, &|name| std::env::var(name).ok()) {
+        let env = |name: &str| std::env::var(name).ok();
+        let probe = || Engine::probe(Box::new(Signatures));
+        let config = match Config::parse_with(&document, &env, &probe) {
             Ok(config) => config,
             Err(error) => {
                 host::log(Level::Critical, &format!("jagway: configuration refused: {error}"));
@@ -84,6 +88,8 @@ impl RootContext for Root {
         for warning in &config.warnings {
             host::log(Level::Warn, &format!("jagway: configuration: {warning}"));
         }
+        host::log(Level::Info, &format!("jagway: {}", config.about_signatures()));
+        host::set_gauge("jagway.native_signatures", config.engine.natives() as u64);
         let (Some(now), Some(owner)) = (host::now(), host::random()) else {
             host::log(Level::Critical, "jagway: the host has no time or no randomness");
             return false;

@@ -14,17 +14,23 @@ const TARGET: &str = "wasm32-wasip1";
 /// Cargo's own words go to stderr, so that whoever waits sees why.
 pub fn filter() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build).clone()
+    BUILT.get_or_init(|| build(&[], "jagway.wasm")).clone()
 }
 
-fn build() -> PathBuf {
+/// As [`filter`], for an example beside it.
+pub fn example(name: &str) -> PathBuf {
+    build(&["--example", name], &format!("examples/{name}.wasm"))
+}
+
+fn build(what: &[&str], file: &str) -> PathBuf {
     add_target();
     // A directory of its own: the `cargo test` or `cargo run` around us may hold the lock of the usual one.
     let directory = repository().join("target/wasm");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "-p", "jagway", "--target", TARGET, "--target-dir"])
-        .arg(&directory);
+        .arg(&directory)
+        .args(what);
     cargo.current_dir(repository()).stdin(Stdio::null()).stdout(Stdio::null());
     // What the outer cargo, clippy or a coverage run sets is meant for the host's code, not for this.
     for (name, _) in std::env::vars_os().filter(|(name, _)| belongs_to_outer_build(name)) {
@@ -32,7 +38,7 @@ fn build() -> PathBuf {
     }
     let status = cargo.status().expect("cargo can be run");
     assert!(status.success(), "the filter does not build, see above");
-    directory.join(TARGET).join("release/jagway.wasm")
+    directory.join(TARGET).join("release").join(file)
 }
 
 fn belongs_to_outer_build(name: &OsStr) -> bool {

@@ -85,7 +85,9 @@ pub async fn authenticate(
             let (id, secret) = basic(header).ok_or(Error::Client(ClientFault::MalformedBasic))?;
             match secret.as_str() {
                 // RFC 6749 §2.3.1: a client without a secret may send an empty one.
-                "" if !endpoint.clients.contains_key(&id) => by_nothing(ctx, endpoint, &id).await?,
+                "" if !endpoint.clients.contains_key(&id) => {
+                    by_nothing(ctx, site, endpoint, &id).await?
+                }
                 secret => by_secret(&id, secret, endpoint)?,
             }
         }
@@ -97,7 +99,7 @@ pub async fn authenticate(
             let named = form.get("client_id").unwrap_or_default();
             match by_certificate(named, request.certificate.as_ref(), endpoint)? {
                 Some(client) => client,
-                None => by_nothing(ctx, endpoint, named).await?,
+                None => by_nothing(ctx, site, endpoint, named).await?,
             }
         }
     };
@@ -108,13 +110,19 @@ pub async fn authenticate(
 }
 
 /// A public client. Nothing is fetched where none is admitted.
-async fn by_nothing(ctx: &Ctx, endpoint: &TokenEndpoint, id: &str) -> Result<Client, Error> {
+async fn by_nothing(
+    ctx: &Ctx,
+    site: &Site,
+    endpoint: &TokenEndpoint,
+    id: &str,
+) -> Result<Client, Error> {
     let documents = endpoint.client_documents.as_ref();
     let admitted = documents.is_some_and(|documents| documents.allow_public)
         && !endpoint.clients.contains_key(id);
     let fetch = client_discovery::find(endpoint, id).filter(|_| admitted);
     let fetch = fetch.ok_or(Error::Client(ClientFault::NoCredential))?;
-    let client = Client::described(id, client_discovery::described(ctx, &fetch, &|_| true).await?);
+    let client =
+        Client::described(id, client_discovery::described(ctx, site, &fetch, &|_| true).await?);
     match client.is_public() {
         true => Ok(client),
         false => Err(Error::Client(ClientFault::MethodNotRegistered)),
@@ -185,7 +193,7 @@ async fn by_assertion(
             let fetch = client_discovery::find(endpoint, id);
             let fetch = fetch.ok_or(Error::Client(ClientFault::NotAuthenticated))?;
             let knows = |keys: &KeySet| received.is_known_to(keys);
-            Client::described(id, client_discovery::described(ctx, &fetch, &knows).await?)
+            Client::described(id, client_discovery::described(ctx, site, &fetch, &knows).await?)
         }
     };
     let keys = match &client.registration.credential {

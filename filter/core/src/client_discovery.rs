@@ -5,6 +5,7 @@ use crate::client_metadata::{Credential, Document, client_url};
 use crate::config::{DocumentHost, RegisteredClient, RegisteredCredential, TokenEndpoint};
 use crate::digest::{Key, of_fields, short_digest};
 use crate::discovery::{get, max_age};
+use crate::engine::Engine;
 use crate::error::{ClientFault, Error};
 use crate::flow::Ctx;
 use crate::http::{Answer, Url};
@@ -75,36 +76,46 @@ pub fn find(endpoint: &TokenEndpoint, client_id: &str) -> Option<Rc<Fetch>> {
 /// is none to be had now.
 pub async fn described(
     ctx: &Ctx,
+    site: &Site,
     fetch: &Rc<Fetch>,
     knows: &dyn Fn(&KeySet) -> bool,
 ) -> Result<Described, Error> {
-    let (described, made_at) = asked(ctx, fetch, Want::Usable).await?;
+    let (described, made_at) = asked(ctx, site, fetch, Want::Usable).await?;
     match &described.registration.credential {
         RegisteredCredential::Keys(keys) if !knows(keys) => {
-            asked(ctx, fetch, Want::NewerThan(made_at)).await.map(|(described, _)| described)
+            asked(ctx, site, fetch, Want::NewerThan(made_at)).await.map(|(described, _)| described)
         }
         _ => Ok(described),
     }
 }
 
-async fn asked(ctx: &Ctx, fetch: &Rc<Fetch>, want: Want) -> Result<(Described, u64), Error> {
+async fn asked(
+    ctx: &Ctx,
+    site: &Site,
+    fetch: &Rc<Fetch>,
+    want: Want,
+) -> Result<(Described, u64), Error> {
     let value = ctx.job(Job::ClientMetadata(fetch.clone()), want).await.map_err(|error| {
         if error.is_refusal() {
             return Error::Client(ClientFault::Metadata);
         }
         Error::ClientMetadataUnavailable
     })?;
-    let described = read(&fetch.host, &value.data).ok_or(Error::ClientMetadataUnavailable)?;
+    let described = read(&fetch.host, &value.data, &site.config.engine);
+    let described = described.ok_or(Error::ClientMetadataUnavailable)?;
     Ok((described, value.made_at))
 }
 
 /// What [`run`] wrote.
-fn read(host: &DocumentHost, data: &[u8]) -> Option<Described> {
+fn read(host: &DocumentHost, data: &[u8], engine: &Engine) -> Option<Described> {
     let written = json::object(data)?;
     let flag = |name| written.get(name).and_then(serde_json::Value::as_bool);
     let credential = match written.get("jwks")? {
         serde_json::Value::Null => RegisteredCredential::Public,
-        jwks => RegisteredCredential::Keys(KeySet::parse(jwks.to_string().as_bytes())?),
+        jwks => {
+            let keys = KeySet::parse(jwks.to_string().as_bytes())?;
+            RegisteredCredential::Keys(keys.with_engine(engine))
+        }
     };
     let registration = RegisteredClient {
         credential,

@@ -3,12 +3,13 @@
 
 use crate::claims;
 use crate::digest::{base64url, hmac_sha256, sha256};
+use crate::engine::Engine;
 use crate::http::{Headers, Url};
 use crate::json;
 use crate::jwk::{self, KeySet};
 use crate::jws::{self, Algorithm, HeaderRules, Jws};
 use crate::names;
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
@@ -54,6 +55,8 @@ pub struct Expected<'a> {
     pub window: u64,
     /// `Some`: a nonce of these is demanded.
     pub nonces: Option<&'a Nonces>,
+    /// Verifies the signature. `None`: portable code does.
+    pub engine: Option<&'a Engine>,
 }
 
 /// Why there is no proof. [`Fault::Nonce`] is told the client as `use_dpop_nonce`, with a nonce;
@@ -126,7 +129,7 @@ pub fn proof(headers: &Headers) -> Result<Option<&[u8]>, Fault> {
 /// Does *not* check that the proof was not used before, that it is for the body ([`covers`]), that the access token is bound to this key
 /// ([`crate::confirmation::Confirmation::holds`]), and claims that proofs do not have (`exp`, `nbf`).
 pub fn verify(proof: &[u8], expected: &Expected<'_>) -> Result<Proof, Fault> {
-    let (jws, thumbprint) = signed(proof)?;
+    let (jws, thumbprint) = signed(proof, expected.engine)?;
     let claims = &jws.claims;
     let text = |name| json::string(claims, name).ok().flatten();
     if text("htm") != Some(expected.method) {
@@ -170,7 +173,7 @@ pub fn covers(proof: &[u8], body: &[u8]) -> Result<(), Fault> {
 }
 
 /// A proof's JWS, verified with the key in its header, and that key's thumbprint.
-fn signed(proof: &[u8]) -> Result<(Jws<'_>, String), Fault> {
+fn signed<'a>(proof: &'a [u8], engine: Option<&Engine>) -> Result<(Jws<'a>, String), Fault> {
     let rules = HeaderRules {
         typ: |typ| typ.is_some_and(|typ| jws::is_media_type(typ, names::TYP_DPOP)),
         algorithms: ALGORITHMS,
@@ -183,6 +186,7 @@ fn signed(proof: &[u8]) -> Result<(Jws<'_>, String), Fault> {
     let key = jws.jwk.as_ref();
     let key = key.and_then(|jwk| Some((KeySet::of_jwk(jwk)?, jwk::thumbprint(jwk)?)));
     let (keys, thumbprint) = key.ok_or(Fault::Malformed(jws::Fault::HeaderType("jwk")))?;
+    let keys = keys.with_engine(engine.unwrap_or(&Engine::portable()));
     keys.verify(&jws).map_err(|_| Fault::Signature)?;
     Ok((jws, thumbprint))
 }

@@ -1,6 +1,7 @@
 //! Proofs that we hold the key an access token is bound to: DPoP (RFC 9449) from the client's side.
 
 use crate::digest::{Key, base64url, hmac_sha256, sha256};
+use crate::engine::Engine;
 use crate::http::{Headers, Url};
 use crate::names;
 use crate::signing::SigningKey;
@@ -28,6 +29,11 @@ impl ProofKey {
             let scalar = Zeroizing::new(hmac_sha256(secret, &[b"dpop proof key", &[counter]]));
             SigningKey::from_p256_scalar(&scalar).map(Self)
         })
+    }
+
+    /// The same key, signing by `engine`.
+    pub fn with_engine(self, engine: &Engine) -> Self {
+        Self(self.0.with_engine(engine))
     }
 
     /// The RFC 7638 thumbprint of the public half: `cnf.jkt` of what is bound to it (RFC 9449 §6.1),
@@ -83,7 +89,15 @@ mod tests {
     const URI: &str = "https://mcp.acme.example/token";
 
     fn expected() -> Expected<'static> {
-        Expected { method: "POST", uri: URI, access_token: None, now: NOW, window: 0, nonces: None }
+        Expected {
+            method: "POST",
+            uri: URI,
+            access_token: None,
+            now: NOW,
+            window: 0,
+            nonces: None,
+            engine: None,
+        }
     }
 
     fn key(secret: u8) -> ProofKey {

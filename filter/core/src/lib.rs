@@ -24,7 +24,7 @@
 //! * Refresh tokens that their provider renews: [`rotation`] gives each exchange its turn,
 //!   [`refresh_record`] is what the process remembers, [`redis`] what a fleet does.
 //! * The tokens: [`id_jag`], [`id_token`], [`access_token`], on [`jws`], [`jwk`], [`claims`],
-//!   [`signing`].
+//!   [`signing`], with [`engine`] for whose arithmetic that is.
 //! * What else a caller may have: [`saml`], [`provider_access_token`], [`workload_token`] with
 //!   [`claim_rule`].
 //! * Waiting: [`flow`] is how a journey waits, [`job`] what runs once per process, [`table`],
@@ -32,7 +32,7 @@
 //! * Clients: [`client_authentication`] with [`client_assertion`], [`client_certificate`] and
 //!   [`client_metadata`], which [`client_discovery`] fetches.
 //! * The rest: [`config`], [`metadata`], [`form`], [`json`], [`http`], [`names`], [`secret`],
-//!   [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
+//!   [`protobuf`], [`seal`], [`digest`], [`limits`], [`site`], [`subject_id`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -53,10 +53,12 @@ pub mod client_discovery;
 pub mod client_metadata;
 pub mod config;
 pub mod confirmation;
+mod der;
 pub mod digest;
 pub mod discovery;
 pub mod dpop;
 pub mod dpop_proof;
+pub mod engine;
 pub mod error;
 pub mod exchange;
 pub mod first_leg;
@@ -80,7 +82,9 @@ pub mod names;
 pub mod pauses;
 pub mod peers;
 pub mod possession;
+pub mod protobuf;
 pub mod provider_access_token;
+mod public_key;
 pub mod recovery;
 pub mod redis;
 pub mod refresh_record;

@@ -35,8 +35,8 @@ pub fn proof(
     let Some(proof) = dpop::proof(&request.headers).map_err(fault)? else {
         return Ok(None);
     };
-    let expected =
-        dpop::Expected { method: request.method(), uri, access_token: token, now, window, nonces };
+    let (method, engine) = (request.method(), Some(&site.config.engine));
+    let expected = dpop::Expected { method, uri, access_token: token, now, window, nonces, engine };
     let proof = dpop::verify(proof, &expected).map_err(fault)?;
     let name = replay::name(uri, &proof.thumbprint, &proof.jti, 0);
     match replay::spend(&*site.store, replay::Kind::Proof, &name, proof.until, now) {

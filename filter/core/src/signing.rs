@@ -2,7 +2,9 @@
 //!
 //! Ed25519 or P-256 only. RSA private keys are refused: RUSTSEC-2023-0071 has no fixed release.
 
+use crate::der;
 use crate::digest::{base64url, hmac_sha256, sha256};
+use crate::engine::Engine;
 use ed25519_dalek::Signer as _;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use serde_json::{Value, json};
@@ -12,11 +14,22 @@ use zeroize::Zeroizing;
 pub struct SigningKey {
     kid: String,
     key: Key,
+    engine: Engine,
 }
 
 enum Key {
     Ed25519(Box<ed25519_dalek::SigningKey>),
-    P256(Box<p256::ecdsa::SigningKey>),
+    /// With the key for a host, in PKCS#8 DER.
+    P256(Box<p256::ecdsa::SigningKey>, Zeroizing<Vec<u8>>),
+}
+
+impl Key {
+    fn p256(key: p256::ecdsa::SigningKey) -> Self {
+        let scalar: Zeroizing<[u8; 32]> = Zeroizing::new(key.to_bytes().into());
+        let point = key.verifying_key().to_encoded_point(false);
+        let private_key = der::p256_private_key(&scalar, point.as_bytes());
+        Self::P256(Box::new(key), private_key)
+    }
 }
 
 impl core::fmt::Debug for SigningKey {
@@ -35,10 +48,10 @@ impl SigningKey {
             Ok(key) => Key::Ed25519(Box::new(key)),
             Err(_) => {
                 let secret = p256::SecretKey::from_pkcs8_pem(pem).ok()?;
-                Key::P256(Box::new(secret.into()))
+                Key::p256(secret.into())
             }
         };
-        let mut key = Self { kid: String::new(), key };
+        let mut key = Self { kid: String::new(), key, engine: Engine::portable() };
         key.kid = kid.map_or_else(|| key.thumbprint(), str::to_owned);
         Some(key)
     }
@@ -48,9 +61,15 @@ impl SigningKey {
     /// `None` if that is no scalar of the curve: zero, or not below its order.
     pub fn from_p256_scalar(scalar: &[u8; 32]) -> Option<Self> {
         let secret = p256::SecretKey::from_slice(scalar).ok()?;
-        let mut key = Self { kid: String::new(), key: Key::P256(Box::new(secret.into())) };
+        let key = Key::p256(secret.into());
+        let mut key = Self { kid: String::new(), key, engine: Engine::portable() };
         key.kid = key.thumbprint();
         Some(key)
+    }
+
+    /// The same key, signing by `engine`.
+    pub fn with_engine(self, engine: &Engine) -> Self {
+        Self { engine: engine.clone(), ..self }
     }
 
     /// The `kid` under which the public half is published.
@@ -62,7 +81,7 @@ impl SigningKey {
     pub fn algorithm(&self) -> &'static str {
         match self.key {
             Key::Ed25519(_) => "EdDSA",
-            Key::P256(_) => "ES256",
+            Key::P256(..) => "ES256",
         }
     }
 
@@ -70,14 +89,15 @@ impl SigningKey {
     pub fn derive(&self, purpose: &'static str) -> [u8; 32] {
         let private: Zeroizing<[u8; 32]> = match &self.key {
             Key::Ed25519(key) => Zeroizing::new(key.to_bytes()),
-            Key::P256(key) => Zeroizing::new(key.to_bytes().into()),
+            Key::P256(key, _) => Zeroizing::new(key.to_bytes().into()),
         };
         hmac_sha256(&private[..], &[purpose.as_bytes()])
     }
 
     /// A compact JWS over `claims` with this `typ`.
     ///
-    /// ECDSA nonces are deterministic (RFC 6979), so a weak random source cannot leak the key.
+    /// Portable code makes ECDSA nonces deterministic (RFC 6979), so a weak random source cannot leak the
+    /// key; a host makes its own.
     pub fn sign(&self, typ: &str, claims: &Value) -> String {
         self.sign_under(typ, "kid", self.kid.as_str().into(), claims)
     }
@@ -95,8 +115,10 @@ impl SigningKey {
         let input = format!("{header}.{payload}");
         let signature = match &self.key {
             Key::Ed25519(key) => base64url(&key.sign(input.as_bytes()).to_bytes()),
-            Key::P256(key) => {
-                let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
+            Key::P256(key, private_key) => {
+                let input = input.as_bytes();
+                let by_host = self.engine.sign(private_key, input);
+                let signature: p256::ecdsa::Signature = by_host.unwrap_or_else(|| key.sign(input));
                 base64url(&signature.to_bytes())
             }
         };
@@ -120,7 +142,7 @@ impl SigningKey {
                 let x = base64url(key.verifying_key().as_bytes());
                 json!({ "crv": "Ed25519", "kty": "OKP", "x": x })
             }
-            Key::P256(key) => {
+            Key::P256(key, _) => {
                 let point = key.verifying_key().to_encoded_point(false);
                 let x = base64url(point.x().map(|x| x.as_slice()).unwrap_or_default());
                 let y = base64url(point.y().map(|y| y.as_slice()).unwrap_or_default());

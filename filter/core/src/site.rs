@@ -172,6 +172,7 @@ impl Site {
     ) -> Result<(Rc<KeySet>, u64), Error> {
         let value = ctx.job(job.clone(), want).await.map_err(|_| Error::KeysUnavailable)?;
         let keys = KeySet::parse(&value.data).ok_or(Error::KeysUnavailable)?;
+        let keys = keys.with_engine(&self.config.engine);
         Ok((keep(&self.keys, job.key(), &value, keys), value.made_at))
     }
 

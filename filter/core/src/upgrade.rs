@@ -183,7 +183,8 @@ pub fn credential(
 /// Our key for one caller of one resource: the same in every worker, and nowhere else.
 pub fn proof_key(site: &Site, upgrade: &Upgrade, known: &Known) -> Option<ProofKey> {
     let purpose = of_fields(&[b"dpop", &upgrade.way, &known.key]);
-    ProofKey::derive(&site.config.seal.secret_of(&purpose))
+    let key = ProofKey::derive(&site.config.seal.secret_of(&purpose))?;
+    Some(key.with_engine(&site.config.engine))
 }
 
 /// The access token of `known` with `scope`, whose key ([`exchange::key`]) is `key`.

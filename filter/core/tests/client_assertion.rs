@@ -72,6 +72,15 @@ fn a_client_that_signs_for_itself_is_authenticated() {
 }
 
 #[test]
+fn a_host_verifies_the_assertions_of_registered_clients() {
+    let asked = with_host();
+
+    let (verdict, log) = redeem(&changed(json!({})));
+
+    assert_eq!((status(&verdict), asked.both()), (200, (2, 1)), "{log:?}");
+}
+
+#[test]
 fn an_unsound_client_assertion_is_an_invalid_client_and_never_an_invalid_grant() {
     let cases = [
         ("iss is another", changed(json!({ "iss": "other" })), "client_mismatch"),

@@ -142,6 +142,16 @@ fn assert_refused(process: &Process, verdict: &Verdict, (code, error, reason): (
 }
 
 #[test]
+fn a_host_verifies_the_assertions_of_clients_that_nobody_registered() {
+    let asked = with_host();
+    let mut process = Process::new(&config(), 1);
+
+    let verdict = redeem(&mut process, "1", |_| json_page(&document(json!({}))));
+
+    assert_eq!((status(&verdict), asked.both()), (200, (2, 1)), "{:?}", process.log);
+}
+
+#[test]
 fn a_client_is_whoever_holds_the_keys_of_its_document() {
     let sound = document(json!({}));
     let by_uri = document(json!({ "jwks": null, "jwks_uri": "https://client.example/keys?v=1" }));

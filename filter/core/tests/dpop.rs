@@ -76,7 +76,15 @@ fn with_claims(change: Value) -> String {
 
 /// A request to the token endpoint.
 fn expected() -> Expected<'static> {
-    Expected { method: "POST", uri: URI, access_token: None, now: NOW, window: 60, nonces: None }
+    Expected {
+        method: "POST",
+        uri: URI,
+        access_token: None,
+        now: NOW,
+        window: 60,
+        nonces: None,
+        engine: None,
+    }
 }
 
 fn fault(proof: &str, expected: &Expected<'_>) -> Option<Fault> {

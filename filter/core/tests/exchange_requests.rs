@@ -271,6 +271,20 @@ fn one_key_is_proven_on_both_legs_and_upstream() {
 }
 
 #[test]
+fn a_host_signs_assertions_and_proofs() {
+    let asked = with_host();
+    let client = json!({ "id": "jagway", "private_key_jwt": { "key": { "env": "SIGNING_KEY" } } });
+    let mut world = World::new(&[&bound()[..], &[("idp/client", client)]].concat());
+
+    let verdict = world.bot();
+
+    upstream(&world, &verdict, "POST", WAREHOUSE);
+    assert!(!world.servers.last("exchange").get("client_assertion").is_empty());
+    // One assertion, a proof for each leg, and one for the request.
+    assert_eq!(asked.sign.get(), 4);
+}
+
+#[test]
 fn a_key_is_one_callers_at_one_resource() {
     let key = |changes: &[(&'static str, Value)], caller: &str| {
         let mut world = World::new(&[&bound(), changes].concat());

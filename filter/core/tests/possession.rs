@@ -130,6 +130,22 @@ fn the_decision_table_of_the_profile_is_followed() {
 }
 
 #[test]
+fn a_host_verifies_grants_tokens_and_proofs_and_signs_tokens() {
+    let asked = with_host();
+    let mut process = Process::new(&dpop_config(), 1);
+
+    let verdict = redeem(&mut process, "1", Value::Null, Some(&proof(3, json!({}))));
+    let for_grant = asked.both();
+    let token = body(&verdict)["access_token"].as_str().unwrap().to_owned();
+    let ath = base64url(&sha256(token.as_bytes()));
+    let proof = proof(3, json!({ "htu": WAREHOUSE, "ath": ath }));
+    let passed = call(&mut process, "DPoP", &token, Some(&proof));
+
+    assert_eq!((status(&verdict), status(&passed)), (200, 0), "{:?}", process.log);
+    assert_eq!((for_grant, asked.both()), ((2, 1), (4, 1)));
+}
+
+#[test]
 fn a_proof_counts_once_and_a_bad_one_burns_no_grant() {
     let mut process = Process::new(&dpop_config(), 2);
     let good = proof(3, json!({}));

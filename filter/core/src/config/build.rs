@@ -4,6 +4,7 @@ use super::fields::{Result, algorithms, authentication, cluster, fail, identifie
 use super::read::read;
 use super::{Accept, Config, IdentityProvider, Kind, Party, Replay, Resource};
 use super::{document, raw, references, revocation};
+use crate::engine::Engine;
 use crate::jws::Algorithm;
 use crate::replay::partition;
 use crate::routes::Index;
@@ -16,7 +17,11 @@ use std::rc::Rc;
 
 const DEFAULT_ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::PS256];
 
-pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+pub(super) fn config(
+    document: &[u8],
+    env: &dyn Fn(&str) -> Option<String>,
+    probe: &dyn Fn() -> Engine,
+) -> Result<Config> {
     let Some(document) = document::parse(document) else {
         return fail("(document)", "is neither one JSON object nor a Struct");
     };
@@ -24,6 +29,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
     let reading = Reading {
         env,
         allow_http: raw.allow_insecure_http,
+        engine: if raw.native_signatures.unwrap_or(true) { probe() } else { Engine::portable() },
         secrets: RefCell::default(),
         warnings: RefCell::default(),
     };
@@ -76,6 +82,7 @@ pub(super) fn config(document: &[u8], env: &dyn Fn(&str) -> Option<String>) -> R
         refresh_token_store,
         warnings: reading.warnings.into_inner(),
         seal: Seal::new(&secrets),
+        engine: reading.engine,
     })
 }
 
@@ -91,6 +98,7 @@ fn accepted(resources: &[Rc<Resource>]) -> BTreeMap<String, Rc<Accept>> {
 pub(super) struct Reading<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) allow_http: bool,
+    pub(super) engine: Engine,
     pub(super) secrets: RefCell<Vec<Secret>>,
     warnings: RefCell<Vec<String>>,
 }

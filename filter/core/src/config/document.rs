@@ -5,6 +5,7 @@
 //! against its documentation, which promises JSON).
 
 use crate::json;
+use crate::protobuf::field;
 use serde_json::{Map, Value};
 
 /// How deep a `Struct` may nest: as deep as JSON may.
@@ -80,32 +81,6 @@ fn list(mut message: &[u8], levels: usize) -> Option<Vec<Value>> {
 
 fn text(bytes: &[u8]) -> Option<String> {
     core::str::from_utf8(bytes).ok().map(str::to_owned)
-}
-
-/// Takes the next field off `message`: its tag, which is its number and wire type, and what it holds.
-fn field<'a>(message: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
-    let (tag, rest) = message.split_first()?;
-    let (length, rest) = match tag & 7 {
-        0 => (1, rest),
-        1 => (8, rest),
-        2 => length(rest)?,
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    *message = rest;
-    Some((*tag, content))
-}
-
-/// A length, in at most four groups of seven bits, lowest first, and what follows it.
-fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let mut value = 0;
-    for (index, byte) in bytes.iter().enumerate().take(4) {
-        value |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(index + 1..)?));
-        }
-    }
-    None
 }
 
 /// A `Struct` has only floating point; a whole number is meant as one.

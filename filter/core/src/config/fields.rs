@@ -45,7 +45,7 @@ impl Reading<'_> {
         }
         let pem = self.secret(&format!("{path}.key"), key)?;
         match SigningKey::from_pem(pem.expose(), kid) {
-            Some(key) => Ok(key),
+            Some(key) => Ok(key.with_engine(&self.engine)),
             None => fail(
                 format!("{path}.key"),
                 "must be a private key in PKCS#8 PEM, Ed25519 or P-256 (RSA is not signed with)",

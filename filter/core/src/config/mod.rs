@@ -28,6 +28,7 @@ pub use revocation::{ProviderRevocation, Revocation, SecurityEvents};
 pub use upgrade::*;
 
 use crate::digest::{Key, of_fields};
+use crate::engine::Engine;
 use crate::http::Url;
 use crate::job::Job;
 use crate::jws::Algorithm;
@@ -59,6 +60,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Seals what workers share.
     pub seal: Seal,
+    /// Verifies and signs.
+    pub engine: Engine,
 }
 
 /// Why a configuration is refused.
@@ -77,14 +80,35 @@ impl core::fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads and checks a configuration. `env` looks up a variable; secrets come from there.
+    /// Reads and checks a configuration. `env` looks up a variable; secrets come from there. Signatures
+    /// are left to portable code.
     ///
     /// Does *not* check that the Envoy clusters exist: Envoy may load them later.
     pub fn parse(
         document: &[u8],
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        build::config(document, env)
+        build::config(document, env, &Engine::portable)
+    }
+
+    /// As [`Config::parse`], with the engine that `probe` finds, unless the configuration says
+    /// `native_signatures: false`.
+    pub fn parse_with(
+        document: &[u8],
+        env: &dyn Fn(&str) -> Option<String>,
+        probe: &dyn Fn() -> Engine,
+    ) -> Result<Self, ConfigError> {
+        build::config(document, env, probe)
+    }
+
+    /// A line for the log: who verifies and signs.
+    pub fn about_signatures(&self) -> String {
+        let own = self.authorization_server.as_ref().map(|server| server.signing_key.algorithm());
+        let hint = match self.engine.signs() && own == Some("EdDSA") {
+            true => "; our own key is EdDSA, and ES256 would be faster here",
+            false => "",
+        };
+        format!("signatures: {}{hint}", self.engine)
     }
 }
 

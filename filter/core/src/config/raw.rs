@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 object! {
     pub(super) struct Document {
         pub allow_insecure_http: bool = default,
+        pub native_signatures: Option<bool>,
         pub identity_providers: Named<IdentityProvider> = default,
         pub authorization_server: Option<AuthorizationServer>,
         pub sealing_secret: Option<Reference>,

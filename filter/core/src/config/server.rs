@@ -134,7 +134,7 @@ impl Reading<'_> {
             signing_key,
             sessions: Sessions::new(sessions),
             published_keys,
-            keys: verifying,
+            keys: verifying.with_engine(&self.engine),
             access_token_lifetime,
             verdict_cache: raw
                 .verdict_cache
@@ -196,7 +196,7 @@ impl Reading<'_> {
                 let keys = KeySet::parse(jwks.to_string().as_bytes());
                 match keys.filter(|keys| !keys.is_empty()) {
                     Some(keys) if written.is_some_and(|all| all.len() == keys.len()) => {
-                        Ok(RegisteredCredential::Keys(keys))
+                        Ok(RegisteredCredential::Keys(keys.with_engine(&self.engine)))
                     }
                     _ => fail(path, "must be a key set of public keys, all of which can be used"),
                 }

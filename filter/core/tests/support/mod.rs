@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod assertions;
+pub mod hosts;
 pub mod servers;
 
 use jagway_core::config::Config;
 use jagway_core::digest::{hex, sha256};
+use jagway_core::engine::Engine;
 use jagway_core::flow::Moment;
 use jagway_core::http::{Answer, CallFailed, Callout, Headers, Request};
 use jagway_core::signing::SigningKey;
@@ -16,7 +18,7 @@ use jagway_core::worker::{AfterResponse, ResponseEdits, Run, StreamId, Todo, Ver
 use p256::elliptic_curve::SecretKey;
 use p256::pkcs8::EncodePrivateKey;
 use serde_json::{Value, json};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -133,8 +135,25 @@ pub fn upgrade_config() -> Value {
     })
 }
 
+thread_local! {
+    static ENGINE: RefCell<Engine> = RefCell::default();
+}
+
+/// From here on this test's configurations find a host that does all it can. How often it is asked.
+pub fn with_host() -> Rc<hosts::Asked> {
+    let asked = Rc::<hosts::Asked>::default();
+    let (verify, sign) = (hosts::rightly, hosts::right);
+    let engine = Engine::probe(Box::new(hosts::Host { asked: asked.clone(), verify, sign }));
+    assert_eq!(engine.natives(), 6);
+    asked.verify.set(0);
+    asked.sign.set(0);
+    ENGINE.set(engine);
+    asked
+}
+
 pub fn parse(config: &Value) -> Config {
-    Config::parse(config.to_string().as_bytes(), &env).unwrap()
+    let engine = || ENGINE.with_borrow(Engine::clone);
+    Config::parse_with(config.to_string().as_bytes(), &env, &engine).unwrap()
 }
 
 /// Claims of a sound ID-JAG for [`accept_config`], with `jti`.

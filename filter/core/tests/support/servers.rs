@@ -319,7 +319,8 @@ fn metadata(issuer: &str, change: &Value) -> Value {
 /// The thumbprint of the key of `proof`, which must be sound for this request.
 pub fn thumbprint(proof: &str, method: &str, uri: &str, token: Option<&str>, now: u64) -> String {
     let token = token.map(str::as_bytes);
-    let expected = Expected { method, uri, access_token: token, now, window: 0, nonces: None };
+    let expected =
+        Expected { method, uri, access_token: token, now, window: 0, nonces: None, engine: None };
     match dpop::verify(proof.as_bytes(), &expected) {
         Ok(proof) => proof.thumbprint,
         Err(fault) => panic!("{method} {uri}: {fault:?} {}", part(proof, 1)),
