@@ -138,7 +138,7 @@ impl Config {
         self.upgrades().next().is_some()
     }
 
-    /// The documents of other servers that requests will need.
+    /// The documents of other servers that requests will need, each once.
     pub fn documents(&self) -> Vec<Job> {
         let trusted =
             self.endpoints().flat_map(|endpoint| endpoint.rules.identity_providers.values());
@@ -159,6 +159,8 @@ impl Config {
             let discovered = parties.filter(|party| party.token_endpoint.is_none());
             jobs.extend(discovered.map(|party| Job::Metadata(party.clone())));
         }
+        let mut seen = BTreeSet::new();
+        jobs.retain(|job| seen.insert(job.key()));
         jobs
     }
 
@@ -191,9 +193,37 @@ pub struct Party {
     pub jwks_uri: Option<Url>,
     /// Whether endpoints may be plain `http`.
     pub allow_http: bool,
+    /// The key under which its metadata is shared.
+    pub metadata_key: Key,
+    /// The key under which its key set is shared.
+    pub keys_key: Key,
 }
 
 impl Party {
+    /// The server `issuer` that `cluster` reaches, at `path` in the configuration.
+    pub fn new(
+        path: &str,
+        issuer: Url,
+        cluster: String,
+        token_endpoint: Option<Url>,
+        jwks_uri: Option<Url>,
+        allow_http: bool,
+    ) -> Self {
+        let mut party = Self {
+            path: path.to_owned(),
+            issuer,
+            cluster,
+            token_endpoint,
+            jwks_uri,
+            allow_http,
+            metadata_key: [0; 32],
+            keys_key: [0; 32],
+        };
+        party.metadata_key = party.document_key("metadata");
+        party.keys_key = party.document_key("keys");
+        party
+    }
+
     /// The key under which `kind` of document of this party is shared.
     pub fn document_key(&self, kind: &str) -> Key {
         let text = |url: &Option<Url>| url.as_ref().map_or("", Url::as_str).to_owned();
