@@ -173,14 +173,8 @@ mod tests {
 
     fn grants(member: &str, value: serde_json::Value) -> (bool, Option<bool>) {
         let issuer = "https://as.example";
-        let party = Party {
-            path: "as".into(),
-            issuer: Url::parse(issuer).unwrap(),
-            cluster: "as".into(),
-            token_endpoint: None,
-            jwks_uri: None,
-            allow_http: false,
-        };
+        let url = Url::parse(issuer).unwrap();
+        let party = Party::new("as", url, "as".into(), None, None, false);
         let document = json!({ "issuer": issuer, member: value }).to_string();
         let metadata = Metadata::parse(&party, document.as_bytes()).unwrap();
         (metadata.speaks_id_jag, metadata.takes_jwt_bearer)

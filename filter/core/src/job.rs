@@ -27,8 +27,8 @@ impl Job {
     /// Everything that makes this job what it is, as a digest.
     pub fn key(&self) -> Key {
         match self {
-            Self::Metadata(party) => party.document_key("metadata"),
-            Self::Keys(party) => party.document_key("keys"),
+            Self::Metadata(party) => party.metadata_key,
+            Self::Keys(party) => party.keys_key,
             Self::Resource(discovery) => discovery.key(),
             Self::Exchange(exchange) => exchange.key,
             Self::Backend(fetch) => fetch.key,

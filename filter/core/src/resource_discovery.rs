@@ -102,14 +102,8 @@ pub fn parse(resource: &Url, body: &[u8], allowed: &[&str]) -> Result<usize, Fau
 /// The log says which document, and what is wrong with it.
 pub async fn fetch(ctx: &Ctx, site: &Site, discovery: &Discovery) -> Result<usize, JobError> {
     let Discovery { path, cluster, resource, allowed } = discovery;
-    let host = Party {
-        path: path.clone(),
-        issuer: resource.clone(),
-        cluster: cluster.clone(),
-        token_endpoint: None,
-        jwks_uri: None,
-        allow_http: !resource.is_https(),
-    };
+    let host =
+        Party::new(path, resource.clone(), cluster.clone(), None, None, !resource.is_https());
     let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
     let mut urls = vec![well_known(resource)];
     let root = resource.with_path(names::WELL_KNOWN_PROTECTED_RESOURCE);

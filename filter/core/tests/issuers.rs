@@ -170,3 +170,33 @@ fn a_key_that_its_issuer_took_back_is_noticed_by_an_idle_worker_too() {
     assert_refused(&process.verdict(), &process.log, "kid_unknown", "a key of five minutes ago");
     assert_eq!(fetches, 1, "once for both workers");
 }
+
+#[test]
+fn the_keys_of_many_issuers_are_fetched_a_share_each_second() {
+    let mut config = accept_config();
+    let mut names = vec!["acme".to_owned()];
+    for number in 0..90 {
+        let issuer = format!("https://idp{number}.example");
+        let provider =
+            json!({ "issuer": issuer, "cluster": "idp", "jwks_uri": format!("{issuer}/k") });
+        names.push(format!("idp{number}"));
+        config["identity_providers"][names.last().unwrap()] = provider;
+    }
+    config["authorization_server"]["clients"]["claude"]["identity_providers"] = json!(names);
+    let mut process = Process::new(&config, 1);
+    let mut fetched = Vec::new();
+
+    for second in 0..16 {
+        process.now += 1;
+        process.tick();
+        if second == 0 {
+            process.warm_up();
+        }
+        fetched.push(process.callouts.len());
+        process.answer(&mut |_| answer(200, &jwks(&[1])));
+    }
+
+    assert_eq!(fetched[0], 32);
+    assert!(fetched[1..].iter().all(|fetches| *fetches <= 7), "{fetched:?}");
+    assert_eq!(fetched.iter().sum::<usize>(), 91);
+}

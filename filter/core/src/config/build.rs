@@ -159,14 +159,14 @@ impl Reading<'_> {
         token_endpoint: &Option<String>,
         jwks_uri: &Option<String>,
     ) -> Result<Rc<Party>> {
-        Ok(Rc::new(Party {
-            path: path.to_owned(),
-            issuer: self.issuer(path, issuer)?,
-            cluster: cluster(path, name)?,
-            token_endpoint: self.optional_url(path, "token_endpoint", token_endpoint)?,
-            jwks_uri: self.optional_url(path, "jwks_uri", jwks_uri)?,
-            allow_http: self.allow_http,
-        }))
+        Ok(Rc::new(Party::new(
+            path,
+            self.issuer(path, issuer)?,
+            cluster(path, name)?,
+            self.optional_url(path, "token_endpoint", token_endpoint)?,
+            self.optional_url(path, "jwks_uri", jwks_uri)?,
+            self.allow_http,
+        )))
     }
 
     pub(super) fn warn(&self, path: &str, problem: &str) {

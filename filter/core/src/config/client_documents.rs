@@ -67,15 +67,9 @@ impl Reading<'_> {
         if let Some((field, _)) = by_document.iter().zip(here).find(|(_, here)| *here) {
             return fail(format!("{path}.{field}"), "is what a client's own document says");
         }
+        let cluster = cluster(path, raw.cluster.as_deref().unwrap_or_default())?;
         Ok(DocumentHost {
-            party: Rc::new(Party {
-                path: path.to_owned(),
-                issuer,
-                cluster: cluster(path, raw.cluster.as_deref().unwrap_or_default())?,
-                token_endpoint: None,
-                jwks_uri: None,
-                allow_http: self.allow_http,
-            }),
+            party: Rc::new(Party::new(path, issuer, cluster, None, None, self.allow_http)),
             identity_providers: Rc::new(trusts(path, &raw.identity_providers, providers)?),
             resources: Rc::new(raw.resources.iter().cloned().collect()),
         })

@@ -11,6 +11,7 @@ mod endpoints;
 mod fields;
 mod guard;
 mod mcp;
+mod party;
 mod raw;
 mod raw_upgrade;
 mod read;
@@ -24,10 +25,10 @@ mod upgrades;
 pub use accept::*;
 pub use endpoints::*;
 pub use mcp::Mcp;
+pub use party::Party;
 pub use revocation::{ProviderRevocation, Revocation, SecurityEvents};
 pub use upgrade::*;
 
-use crate::digest::{Key, of_fields};
 use crate::engine::Engine;
 use crate::http::Url;
 use crate::job::Job;
@@ -162,7 +163,7 @@ impl Config {
         self.upgrades().next().is_some()
     }
 
-    /// The documents of other servers that requests will need.
+    /// The documents of other servers that requests will need, each once.
     pub fn documents(&self) -> Vec<Job> {
         let trusted =
             self.endpoints().flat_map(|endpoint| endpoint.rules.identity_providers.values());
@@ -183,6 +184,8 @@ impl Config {
             let discovered = parties.filter(|party| party.token_endpoint.is_none());
             jobs.extend(discovered.map(|party| Job::Metadata(party.clone())));
         }
+        let mut seen = BTreeSet::new();
+        jobs.retain(|job| seen.insert(job.key()));
         jobs
     }
 
@@ -197,37 +200,6 @@ impl Config {
             Kind::Upgrade(upgrade) => Some(upgrade),
             Kind::Accept(_) => None,
         })
-    }
-}
-
-/// An authorization server that Jagway calls: an identity provider or a Resource AS.
-#[derive(Debug)]
-pub struct Party {
-    /// Where it stands in the configuration, for the log.
-    pub path: String,
-    /// Its issuer identifier.
-    pub issuer: Url,
-    /// The Envoy cluster that reaches it.
-    pub cluster: String,
-    /// Its token endpoint, if not to be discovered.
-    pub token_endpoint: Option<Url>,
-    /// Its key set, if not to be discovered.
-    pub jwks_uri: Option<Url>,
-    /// Whether endpoints may be plain `http`.
-    pub allow_http: bool,
-}
-
-impl Party {
-    /// The key under which `kind` of document of this party is shared.
-    pub fn document_key(&self, kind: &str) -> Key {
-        let text = |url: &Option<Url>| url.as_ref().map_or("", Url::as_str).to_owned();
-        of_fields(&[
-            kind.as_bytes(),
-            self.issuer.as_str().as_bytes(),
-            self.cluster.as_bytes(),
-            text(&self.jwks_uri).as_bytes(),
-            &[u8::from(self.allow_http)],
-        ])
     }
 }
 

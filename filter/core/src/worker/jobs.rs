@@ -145,7 +145,7 @@ impl Worker {
         self.resume_paused(moment, &mut todo);
         self.look_again(|_| true, moment, &mut todo);
         // The first look is the warm-up's.
-        if self.look_at > 0 && now >= self.look_at {
+        if self.looked_at > 0 {
             self.look_at_documents(moment, &mut todo);
         }
         if let Some(place) = &mut self.place

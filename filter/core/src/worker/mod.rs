@@ -35,9 +35,11 @@ const RESEND_DEADLINE: u64 = 40;
 const BODY_DEADLINE: u64 = 30;
 /// How long a token request waits for keys, in seconds: a client's own patience is short.
 const KEYS_DEADLINE: u64 = 3;
-/// How often the documents of other servers are looked at, in seconds: a key that its issuer has taken
+/// How often each document of other servers is looked at, in seconds: a key that its issuer has taken
 /// back must not wait for a request to be noticed, least of all for the one it signed.
 const LOOK_EVERY: u64 = 15;
+/// Most documents that a worker looks at at once when it starts. The others come in their turn.
+const FIRST_LOOK: usize = 32;
 /// Most streams of one worker that wait at once.
 const MAX_WAITING: usize = 10_000;
 
@@ -99,8 +101,10 @@ pub struct Worker {
     runs: u64,
     /// Event streams and what they go by: no more than the host has streams.
     open: BTreeMap<StreamId, Watch>,
-    /// When the documents of other servers are looked at next, whether anybody asks or not.
-    look_at: u64,
+    /// The documents of other servers that are looked at whether anybody asks or not.
+    documents: Rc<[Job]>,
+    /// The second up to which those whose turn it was were looked at; 0 before the first look.
+    looked_at: u64,
 }
 
 /// A worker's place among the workers of the process.
@@ -151,6 +155,7 @@ impl Worker {
     /// A worker at `site`. `owner` is a random number that tells it from the others.
     pub fn new(site: Rc<Site>, owner: u64) -> Self {
         Self {
+            documents: site.config.documents().into(),
             site,
             owner,
             place: None,
@@ -160,23 +165,33 @@ impl Worker {
             errands: Vec::new(),
             runs: 0,
             open: BTreeMap::new(),
-            look_at: 0,
+            looked_at: 0,
         }
     }
 
     /// Starts to fetch what is known to be needed, so that the first request need not wait and an
-    /// unknown cluster shows in the log at once. The jobs start with the next [`Worker::turn`].
+    /// unknown cluster shows in the log at once: 32 documents, and the rest within 15 s. The jobs start with the
+    /// next [`Worker::turn`].
     pub fn warm_up(&mut self, moment: Moment) -> Vec<Todo> {
         let mut todo = Vec::new();
-        self.look_at_documents(moment, &mut todo);
+        self.looked_at = moment.now;
+        for job in self.documents.clone().iter().take(FIRST_LOOK) {
+            let _ = self.look(job, Want::Usable, moment, &mut todo);
+        }
         self.finish(todo)
     }
 
-    /// Whatever the table says of each document: somebody fetches it, or it is there and fresh.
+    /// Looks at the documents whose turn has come since the last look: a share each second. Whatever the table
+    /// says of each, somebody fetches it, or it is there and fresh.
     fn look_at_documents(&mut self, moment: Moment, todo: &mut Vec<Todo>) {
-        self.look_at = moment.now.saturating_add(LOOK_EVERY);
-        for job in self.site.config.documents() {
-            let _ = self.look(&job, Want::Usable, moment, todo);
+        let seconds = moment.now.saturating_sub(self.looked_at).min(LOOK_EVERY);
+        self.looked_at = moment.now;
+        let documents = self.documents.clone();
+        for ago in 0..seconds {
+            let turn = moment.now.saturating_sub(ago) % LOOK_EVERY;
+            for job in documents.iter().skip(turn as usize).step_by(LOOK_EVERY as usize) {
+                let _ = self.look(job, Want::Usable, moment, todo);
+            }
         }
     }
 

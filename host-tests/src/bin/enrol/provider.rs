@@ -66,14 +66,7 @@ impl<'a> Provider<'a> {
         let text = format!("{}{WELL_KNOWN_OPENID}", issuer.as_str().trim_end_matches('/'));
         let url = Url::parse(&text).ok_or("--issuer must have no query")?;
         let document = get(&http, &url).await?;
-        let party = Party {
-            path: String::new(),
-            issuer: issuer.clone(),
-            cluster: String::new(),
-            token_endpoint: None,
-            jwks_uri: None,
-            allow_http: !issuer.is_https(),
-        };
+        let party = Party::new("", issuer.clone(), String::new(), None, None, !issuer.is_https());
         let metadata = Metadata::read(issuer, &document)?;
         Ok(Self { metadata, issuer, party, client: &arguments.client, http })
     }
