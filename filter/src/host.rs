@@ -1,22 +1,20 @@
 //! The host's functions (proxy-wasm ABI 0.2.1), each status handled.
 //!
-//! The SDK's own wrappers panic on any status they do not list, and a panic kills the VM for every
-//! stream of its worker. So all but one call go to the host from here. The one is the dispatch of a
-//! callout, which the SDK must file to find its way back; it lists the statuses a host can answer.
+//! The SDK's wrappers panic on any status they do not list, and a panic kills the VM for every stream of its
+//! worker. So all calls go to the host from here.
 
 #![allow(unsafe_code, reason = "the host's functions are foreign")]
 
 use jagway_core::http::{Answer, CallFailed, Callout, Headers};
 use jagway_core::reply::Reply;
 use jagway_core::store::{Store, Unavailable};
-use proxy_wasm::types::Status;
-use std::time::Duration;
 
 /// No clock that is right says less: the middle of 2025, in seconds since the epoch.
 const EARLIEST: u64 = 1_750_000_000;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+const BAD_ARGUMENT: u32 = 2;
 const CAS_MISMATCH: u32 = 8;
 
 /// The header maps of the ABI that are read or written here.
@@ -98,6 +96,18 @@ unsafe extern "C" {
         headers: *const u8,
         headers_size: usize,
         grpc_status: i32,
+    ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
@@ -340,26 +350,38 @@ pub fn enter(context: u32) -> bool {
 }
 
 /// Makes a request. Only from callbacks of the root context: the answer goes to the context that is
-/// active, and an unknown one is a panic in the SDK.
+/// active.
 pub fn dispatch(callout: &Callout) -> Result<u32, CallFailed> {
-    let mut headers = vec![
-        (":method", callout.method),
-        (":authority", callout.authority.as_str()),
-        (":path", callout.path.as_str()),
+    let mut headers: Vec<(&str, &[u8])> = vec![
+        (":method", callout.method.as_bytes()),
+        (":authority", callout.authority.as_bytes()),
+        (":path", callout.path.as_bytes()),
     ];
-    headers.extend(callout.headers.iter().map(|(name, value)| (&**name, value.expose())));
-    let body = Some(callout.body.expose().as_bytes()).filter(|body| !body.is_empty());
-    proxy_wasm::hostcalls::dispatch_http_call(
-        &callout.cluster,
-        headers,
-        body,
-        Vec::new(),
-        Duration::from_millis(u64::from(callout.timeout)),
-    )
-    .map_err(|status| match status {
-        Status::BadArgument => CallFailed::NoCluster,
-        _ => CallFailed::NoAnswer,
-    })
+    let more = callout.headers.iter().map(|(name, value)| (&**name, value.expose().as_bytes()));
+    headers.extend(more);
+    let (headers, trailers) = (map_bytes(&headers), map_bytes(&[]));
+    let (cluster, body) = (&callout.cluster, callout.body.expose());
+    let mut token = 0;
+    // SAFETY: pointers and lengths are of live memory; the host writes a number.
+    let status = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            callout.timeout,
+            &mut token,
+        )
+    };
+    match status {
+        OK => Ok(token),
+        BAD_ARGUMENT => Err(CallFailed::NoCluster),
+        _ => Err(CallFailed::NoAnswer),
+    }
 }
 
 /// Calls a host function that hands over memory, and takes that memory.
@@ -368,8 +390,8 @@ fn given(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, 
     let mut size = 0;
     match call(&mut data, &mut size) {
         OK if data.is_null() || size == 0 => Ok(Vec::new()),
-        // SAFETY: the host allocated `size` bytes through the SDK's `proxy_on_memory_allocate`,
-        // which boxes a slice of that size, and gives them away.
+        // SAFETY: the host allocated `size` bytes through `proxy_on_memory_allocate`, which boxes a slice of
+        // that size, and gives them away.
         OK => Ok(unsafe { Vec::from_raw_parts(data, size, size) }),
         status => Err(status),
     }

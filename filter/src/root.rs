@@ -3,14 +3,11 @@
 use crate::desk::{Desk, Reads};
 use crate::host::{self, Buffer, Level, Map};
 use crate::signatures::Signatures;
-use crate::stream::Stream;
 use jagway_core::config::Config;
 use jagway_core::engine::Engine;
 use jagway_core::http::{Answer, CallFailed, MAX_ANSWER};
 use jagway_core::site::Site;
 use jagway_core::worker::Worker;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
 use std::rc::Rc;
 
 /// How often the worker looks at the clock.
@@ -44,14 +41,14 @@ impl Root {
     }
 }
 
-impl Context for Root {
-    fn on_http_call_response(
-        &mut self,
-        token: u32,
-        _headers: usize,
-        body: usize,
-        _trailers: usize,
-    ) {
+impl Root {
+    /// What the streams of this configuration share, once it is there.
+    pub fn desk(&self) -> Option<Rc<Desk>> {
+        self.desk.clone()
+    }
+
+    /// The callout `token` is answered, with a body of so many bytes.
+    pub fn on_http_call_response(&mut self, token: u32, body: usize) {
         let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
         else {
             return;
@@ -71,10 +68,9 @@ impl Context for Root {
         let todo = desk.worker.borrow_mut().answered(&run, answer, moment);
         desk.perform(self.id, todo);
     }
-}
 
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
+    /// The configuration, of so many bytes, is there. `false` refuses it.
+    pub fn on_configure(&mut self, size: usize) -> bool {
         let document = host::body(Buffer::PluginConfiguration, 0, size).unwrap_or_default();
         let env = |name: &str| std::env::var(name).ok();
         let probe = || Engine::probe(Box::new(Signatures));
@@ -109,7 +105,8 @@ impl RootContext for Root {
         true
     }
 
-    fn on_queue_ready(&mut self, queue: u32) {
+    /// There are notes in `queue`.
+    pub fn on_queue_ready(&mut self, queue: u32) {
         let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
         else {
             return;
@@ -126,7 +123,8 @@ impl RootContext for Root {
         desk.perform(self.id, todo);
     }
 
-    fn on_tick(&mut self) {
+    /// A second has passed.
+    pub fn on_tick(&mut self) {
         let Some(desk) = &self.desk else {
             return;
         };
@@ -148,13 +146,5 @@ impl RootContext for Root {
         }
         let todo = desk.worker.borrow_mut().cut(moment.now);
         desk.perform(self.id, todo);
-    }
-
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(id, self.desk.clone())))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
     }
 }

@@ -1,5 +1,6 @@
 //! One request on its way through the proxy.
 
+use crate::abi::Action;
 use crate::desk::{Desk, Phase};
 use crate::host::{self, Buffer, Map};
 use jagway_core::client_certificate::ClientCertificate;
@@ -9,8 +10,6 @@ use jagway_core::http::Request;
 use jagway_core::reply::{Reply, Surface};
 use jagway_core::resend::{MAX_KEPT, Route};
 use jagway_core::worker::AfterResponse;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use std::rc::Rc;
 
 /// One request. It keeps the configuration it began with.
@@ -70,14 +69,6 @@ impl Stream {
         }
     }
 
-    /// Whether more of the answer goes on: not while its head waits for a verdict.
-    fn answer_action(&self) -> Action {
-        match self.desk.as_ref().and_then(|desk| desk.phase(self.id)) {
-            Some(Phase::Answered(_)) => Action::Pause,
-            _ => Action::Continue,
-        }
-    }
-
     /// Refuses without the core: there is no configuration, no time, or no header map.
     fn refuse(&self, error: &Error) -> Action {
         if let Some(desk) = &self.desk {
@@ -125,17 +116,16 @@ fn route() -> Route {
     Route { cluster, name }
 }
 
-impl Context for Stream {
-    fn on_done(&mut self) -> bool {
+impl Stream {
+    /// It is gone.
+    pub fn forget(&self) {
         if let Some(desk) = &self.desk {
             desk.forget(self.id);
         }
-        true
     }
-}
 
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+    /// The head of the request. `end_of_stream` says that there is no body.
+    pub fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some((desk, moment)) = self.desk.as_ref().and_then(|desk| Some((desk, desk.moment()?)))
         else {
             return self.refuse(&Error::Deadline);
@@ -156,7 +146,8 @@ impl HttpContext for Stream {
         self.action(desk)
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// A part of its body, or all so far if it is held: `size` bytes.
+    pub fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let Some(desk) = &self.desk else {
             return Action::Pause;
         };
@@ -187,7 +178,8 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+    /// Its trailers.
+    pub fn on_request_trailers(&mut self) -> Action {
         self.kept.lost = true;
         let Some(desk) = &self.desk else {
             return Action::Pause;
@@ -199,7 +191,8 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    /// The head of the answer.
+    pub fn on_response_headers(&mut self) -> Action {
         let Some(desk) = &self.desk else {
             return Action::Continue;
         };
@@ -237,16 +230,8 @@ impl HttpContext for Stream {
         self.action(desk)
     }
 
-    // Where a listener has allow_on_headers_stop_iteration, holding the head does not hold what follows.
-    fn on_http_response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        self.answer_action()
-    }
-
-    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        self.answer_action()
-    }
-
-    fn on_log(&mut self) {
+    /// It is over.
+    pub fn on_log(&mut self) {
         let Some(desk) = &self.desk else {
             return;
         };

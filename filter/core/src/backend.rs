@@ -77,6 +77,31 @@ pub async fn swap(
     Ok(swapped)
 }
 
+/// As [`swap`], if all of it is at hand: `None` if something must be got or made.
+pub fn at_hand(
+    site: &Site,
+    resource: &Resource,
+    accept: &Accept,
+    token: &AccessToken,
+    now: u64,
+) -> Result<Option<Swapped>, Error> {
+    let holder = holder(token);
+    let mapped = accept.credentials.iter().find(|mapped| mapped.is_for(&holder));
+    let mut swapped = Swapped::default();
+    match &mapped.ok_or(Error::NoBackendCredential)?.credential {
+        Credential::None => {}
+        Credential::Header(name, value) => swapped.set.push((name.clone(), value.clone())),
+        Credential::Token(_) => return Ok(None),
+    }
+    if let Some(header) = &accept.identity_header {
+        let Some(kept) = site.token(&identity_key(resource, header, token), now) else {
+            return Ok(None);
+        };
+        swapped.set.push((header.name.clone(), kept.access_token.clone()));
+    }
+    Ok(Some(swapped))
+}
+
 /// What a credential is chosen by.
 pub fn holder(token: &AccessToken) -> Holder<'_> {
     Holder {
@@ -96,12 +121,7 @@ fn identity_header(
     header: &IdentityHeader,
     token: &AccessToken,
 ) -> Secret {
-    let key = of_fields(&[
-        b"identity",
-        resource.resource.as_str().as_bytes(),
-        header.audience.as_bytes(),
-        token.jti.as_bytes(),
-    ]);
+    let key = identity_key(resource, header, token);
     let now = ctx.now();
     if let Some(kept) = site.token(&key, now) {
         return kept.access_token.clone();
@@ -117,6 +137,16 @@ fn identity_header(
         proof_key: Default::default(),
     };
     site.keep_token(key, made).access_token.clone()
+}
+
+/// What such a JWT is kept under.
+fn identity_key(resource: &Resource, header: &IdentityHeader, token: &AccessToken) -> Key {
+    of_fields(&[
+        b"identity",
+        resource.resource.as_str().as_bytes(),
+        header.audience.as_bytes(),
+        token.jti.as_bytes(),
+    ])
 }
 
 /// A JWT of ours that says to `audience` who the holder of `token` is. Its `typ` is no other token's.

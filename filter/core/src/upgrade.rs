@@ -106,15 +106,43 @@ pub async fn handle(
     };
     // Only who got a token: nobody else makes others' places in the cache rare.
     site.keep_caller(tag, &caller);
-    let remove = credential_headers(&request, &caller::headers(&upgrade));
     let set = credential(&ctx, &site, &upgrade, known, &token, &request.headers);
     let request_id = request.id();
-    let went = is_kept(&upgrade, &request.headers).then(|| {
+    let sent = Sent { upgrade, caller, scope, key, token, request_id };
+    Ok(swapped(&request, sent, set))
+}
+
+/// As [`handle`], if all of it is at hand: the caller got a token before, which still serves. `None` if something
+/// must be judged, got or made.
+pub fn at_hand(
+    site: &Site,
+    upgrade: &Rc<Upgrade>,
+    request: &Request,
+    now: u64,
+) -> Option<Upgraded> {
+    let plain = upgrade.step_up_scopes.is_empty() && !upgrade.passes_ema_clients;
+    if !plain || has_token_in_query(request) {
+        return None;
+    }
+    let caller = site.caller(tag(site, upgrade, request))?;
+    let token = site.token(&caller.key, now).filter(|token| now < token.refresh_at)?;
+    if token.bound {
+        return None;
+    }
+    let set = vec![bearer(&token)];
+    let (upgrade, scope, key) = (upgrade.clone(), upgrade.scope.clone(), caller.key);
+    let sent = Sent { upgrade, caller, scope, key, token, request_id: request.id() };
+    Some(swapped(request, sent, set))
+}
+
+/// `request`, which goes on with `set` in the place of what it presented.
+fn swapped(request: &Request, sent: Sent, set: Vec<(String, Secret)>) -> Upgraded {
+    let remove = credential_headers(request, &caller::headers(&sent.upgrade));
+    let went = is_kept(&sent.upgrade, &request.headers).then(|| {
         let is_removed = |name: &str| remove.iter().any(|other| other == name);
-        request.headers.without(is_removed).with(&set)
+        request.headers.clone().without(is_removed).with(&set)
     });
-    let sent = Rc::new(Sent { upgrade, caller, scope, key, token, request_id });
-    Ok(Upgraded { edits: Edits { remove, set }, sent: Some(sent), went })
+    Upgraded { edits: Edits { remove, set }, sent: Some(Rc::new(sent)), went }
 }
 
 /// Who the one credential of `request` stands for, and the keys of its tokens.
@@ -149,6 +177,12 @@ fn passed(upgrade: &Upgrade, request: &Request) -> Edits {
     Edits { remove, set: Vec::new() }
 }
 
+/// The header field that carries `token` (RFC 6750 §2.1).
+fn bearer(token: &Token) -> (String, Secret) {
+    let value = Secret::new(format!("Bearer {}", token.access_token.expose()));
+    ("authorization".to_owned(), value)
+}
+
 /// The header fields that carry `token`, for a request with `headers`.
 pub fn credential(
     ctx: &Ctx,
@@ -162,7 +196,7 @@ pub fn credential(
     let field = |name: &str, value: String| (name.to_owned(), Secret::new(value));
     let key = token.bound.then(|| token.proof_key(|| proof_key(site, upgrade, known)));
     let Some(key) = key.flatten() else {
-        return vec![field("authorization", format!("Bearer {text}"))];
+        return vec![bearer(token)];
     };
     let method = headers.text(":method").unwrap_or_default();
     let path = headers.text(":path").unwrap_or_default().split('?').next().unwrap_or_default();

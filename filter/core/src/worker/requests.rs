@@ -4,7 +4,7 @@ use super::{
     AfterResponse, Asker, BODY_DEADLINE, KEYS_DEADLINE, MAX_WAITING, STREAM_DEADLINE, State,
     Stream, StreamId, Todo, Verdict, Watch, Worker,
 };
-use crate::backend;
+use crate::backend::{self, Swapped};
 use crate::call::{self, Passed};
 use crate::config::{Accept, AuthorizationServer, Guard, Kind, Resource, Upgrade};
 use crate::dpop;
@@ -50,22 +50,28 @@ impl Worker {
     ) -> Vec<Todo> {
         let mut todo = Vec::new();
         let site = self.site.clone();
-        let (surface, judged) = judge(&site, &request, moment.now);
-        let asker = Asker { surface, request_id: request.id() };
-        match judged {
-            Err(error) => self.refuse(stream, &error, &asker, &mut todo),
+        match judge(&site, &request, moment.now) {
+            Err(error) => self.refuse(stream, &error, &asker(&site, &request), &mut todo),
             Ok(Judged::Now(verdict)) => todo.push(Todo::Conclude(stream, verdict)),
             Ok(Judged::Goes(purpose, Some(limit))) if has_body => {
                 let deadline = moment.now.saturating_add(STREAM_DEADLINE);
                 let latest = moment.now.saturating_add(BODY_DEADLINE);
+                let asker = asker(&site, &request);
                 let state = State::Collecting(Box::new(request), purpose, latest);
                 if self.hold(stream, Stream { deadline, asker, state }, &mut todo) {
                     todo.push(Todo::Collect(stream, limit));
                 }
             }
-            Ok(Judged::Goes(purpose, _)) => {
-                self.serve(stream, purpose, request, Vec::new(), asker, moment, &mut todo);
-            }
+            Ok(Judged::Goes(purpose, _)) => match at_hand(&site, &purpose, &request, moment.now) {
+                Some(Ok(verdict)) => todo.push(Todo::Conclude(stream, verdict)),
+                Some(Err(error)) => {
+                    self.refuse(stream, &error, &asker(&site, &request), &mut todo);
+                }
+                None => {
+                    let asker = asker(&site, &request);
+                    self.serve(stream, purpose, request, Vec::new(), asker, moment, &mut todo);
+                }
+            },
         }
         self.finish(todo)
     }
@@ -241,65 +247,96 @@ enum Judged {
     Goes(Purpose, Option<usize>),
 }
 
-/// Where refusals of `request` belong, and what its head says.
-fn judge(site: &Rc<Site>, request: &Request, now: u64) -> (Surface, Result<Judged, Error>) {
+/// Who asks, and where refusals of `request` belong. Most requests are not refused, so this is looked up once more.
+fn asker(site: &Site, request: &Request) -> Asker {
     let config = &site.config;
-    match routes::route(config, request) {
-        Err(error) => (Surface::Other, Err(error)),
-        Ok(Route::Document(reply)) => (Surface::Other, Ok(Judged::Now(Verdict::Reply(reply)))),
+    let server = config.authorization_server.as_ref();
+    let surface = match routes::route(config, request) {
         Ok(Route::TokenEndpoint) => {
-            let issuer = config.authorization_server.as_ref().map(|server| server.issuer.as_str());
-            let judged = token_endpoint::check_head(site, request, now);
-            let goes = Judged::Goes(Purpose::Token, Some(token_endpoint::MAX_FORM));
-            let surface = Surface::TokenEndpoint(issuer.unwrap_or_default().to_owned());
-            (surface, judged.map(|()| goes))
+            let issuer = server.map(|server| server.issuer.as_str());
+            Surface::TokenEndpoint(issuer.unwrap_or_default().to_owned())
         }
         Ok(Route::Guard(guard)) => {
-            let judged = guard::check_head(site, request, now);
-            let surface = Surface::TokenEndpoint(guard.endpoint.issuer.as_str().to_owned());
-            let goes = Judged::Goes(Purpose::Guarded(guard), Some(token_endpoint::MAX_FORM));
-            (surface, judged.map(|()| goes))
-        }
-        Ok(Route::Unjudged(edits)) => {
-            let verdict = Verdict::Forward(edits, Box::default());
-            (Surface::Other, Ok(Judged::Now(verdict)))
+            Surface::TokenEndpoint(guard.endpoint.issuer.as_str().to_owned())
         }
         Ok(Route::Revocation(endpoint)) => {
-            let Some(server) = &config.authorization_server else {
-                return (Surface::Other, Err(Error::NotFound));
-            };
-            let judged = revocation_endpoints::check_head(site, endpoint, request, now);
-            let goes = Judged::Goes(Purpose::Revocation(endpoint), Some(token_endpoint::MAX_FORM));
-            (revocation_endpoints::surface(endpoint, server), judged.map(|()| goes))
+            server.map_or(Surface::Other, |server| revocation_endpoints::surface(endpoint, server))
         }
         Ok(Route::Resource(resource)) => match &resource.kind {
-            Kind::Accept(accept) => {
-                let server = config.authorization_server.as_ref();
-                let surface = resource_server::surface(server, &resource, accept, request);
-                let server = server.ok_or(Error::NotFound);
-                let judged = server.and_then(|server| {
-                    let at = (&*resource, &**accept);
-                    match resource_server::check_head(site, server, at, request, now)? {
-                        Head::Preflight(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
-                        Head::Foreign => {
-                            let edits = resource_server::foreign_edits(accept, request);
-                            Ok(Judged::Now(Verdict::Forward(edits, Box::default())))
-                        }
-                        Head::Passed(token) => {
-                            let limit = check_use(server, accept, &token.token, request, now)?;
-                            let (resource, accept) = (resource.clone(), accept.clone());
-                            let passed = Passed::default();
-                            let purpose = Purpose::Accepted(resource, accept, token, passed);
-                            Ok(Judged::Goes(purpose, limit))
-                        }
-                    }
-                });
-                (surface, judged)
-            }
-            Kind::Upgrade(upgrade) => {
-                (Surface::Upgrade, Ok(Judged::Goes(Purpose::Upgraded(upgrade.clone()), None)))
-            }
+            Kind::Accept(accept) => resource_server::surface(server, &resource, accept, request),
+            Kind::Upgrade(_) => Surface::Upgrade,
         },
+        Ok(Route::Document(_) | Route::Unjudged(_)) | Err(_) => Surface::Other,
+    };
+    Asker { surface, request_id: request.id() }
+}
+
+/// What the head of `request` says.
+fn judge(site: &Rc<Site>, request: &Request, now: u64) -> Result<Judged, Error> {
+    let config = &site.config;
+    let server = config.authorization_server.as_ref();
+    match routes::route(config, request)? {
+        Route::Document(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
+        Route::TokenEndpoint => {
+            token_endpoint::check_head(site, request, now)?;
+            Ok(Judged::Goes(Purpose::Token, Some(token_endpoint::MAX_FORM)))
+        }
+        Route::Guard(guard) => {
+            guard::check_head(site, request, now)?;
+            Ok(Judged::Goes(Purpose::Guarded(guard), Some(token_endpoint::MAX_FORM)))
+        }
+        Route::Unjudged(edits) => Ok(Judged::Now(Verdict::Forward(edits, Box::default()))),
+        Route::Revocation(endpoint) => {
+            server.ok_or(Error::NotFound)?;
+            revocation_endpoints::check_head(site, endpoint, request, now)?;
+            Ok(Judged::Goes(Purpose::Revocation(endpoint), Some(token_endpoint::MAX_FORM)))
+        }
+        Route::Resource(resource) => match &resource.kind {
+            Kind::Accept(accept) => {
+                let server = server.ok_or(Error::NotFound)?;
+                let at = (&*resource, &**accept);
+                match resource_server::check_head(site, server, at, request, now)? {
+                    Head::Preflight(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
+                    Head::Foreign => {
+                        let edits = resource_server::foreign_edits(accept, request);
+                        Ok(Judged::Now(Verdict::Forward(edits, Box::default())))
+                    }
+                    Head::Passed(token) => {
+                        let limit = check_use(server, accept, &token.token, request, now)?;
+                        let (resource, accept) = (resource.clone(), accept.clone());
+                        let purpose = Purpose::Accepted(resource, accept, token, Passed::default());
+                        Ok(Judged::Goes(purpose, limit))
+                    }
+                }
+            }
+            Kind::Upgrade(upgrade) => Ok(Judged::Goes(Purpose::Upgraded(upgrade.clone()), None)),
+        },
+    }
+}
+
+/// The verdict on a request without a body that matters, if nothing has to be waited for: for most there is, and a
+/// flow would cost them more than all that is in it.
+fn at_hand(
+    site: &Site,
+    purpose: &Purpose,
+    request: &Request,
+    now: u64,
+) -> Option<Result<Verdict, Error>> {
+    match purpose {
+        Purpose::Accepted(resource, accept, token, _) if accept.mcp.is_none() => {
+            let server = site.config.authorization_server.as_ref()?;
+            let swapped = match backend::at_hand(site, resource, accept, &token.token, now) {
+                Ok(swapped) => swapped?,
+                Err(error) => return Some(Err(error)),
+            };
+            let at = (&**resource, &**accept);
+            Some(Ok(forwarded(server, at, request, token, Passed::default(), swapped)))
+        }
+        Purpose::Upgraded(upgrade) => {
+            let upgraded = upgrade::at_hand(site, upgrade, request, now)?;
+            Some(Ok(on_its_way(upgrade, upgraded)))
+        }
+        _ => None,
     }
 }
 
@@ -370,11 +407,16 @@ async fn upgraded(
     upgrade: Rc<Upgrade>,
     request: Request,
 ) -> Result<Verdict, Error> {
-    let hidden = upgrade.hidden.clone();
-    let Upgraded { edits, sent, went } = upgrade::handle(ctx, site, upgrade, request).await?;
-    let hide = if sent.is_some() { hidden } else { Rc::default() };
+    let upgraded = upgrade::handle(ctx, site, upgrade.clone(), request).await?;
+    Ok(on_its_way(&upgrade, upgraded))
+}
+
+/// A request that goes on with what it was `upgraded` to.
+fn on_its_way(upgrade: &Upgrade, upgraded: Upgraded) -> Verdict {
+    let Upgraded { edits, sent, went } = upgraded;
+    let hide = sent.as_ref().map(|_| upgrade.hidden.clone()).unwrap_or_default();
     let after = AfterResponse { sent, hide, went, ..AfterResponse::default() };
-    Ok(Verdict::Forward(edits, Box::new(after)))
+    Verdict::Forward(edits, Box::new(after))
 }
 
 /// A request to a resource that is accepted for, with a token that is good for it.
@@ -393,8 +435,20 @@ async fn accepted(
     if ctx.has_waited() {
         resource_server::check_revocation(&*site.store, &verified, ctx.now())?;
     }
-    let origin = resource_server::allowed_origin(&resource, &accept, &request);
-    let mut edits = resource_server::edits(&accept, &request, swapped.set);
+    Ok(forwarded(server, (&resource, &accept), &request, &verified, passed, swapped))
+}
+
+/// A request that goes on with the credential that it was `swapped` for.
+fn forwarded(
+    server: &AuthorizationServer,
+    (resource, accept): (&Resource, &Accept),
+    request: &Request,
+    verified: &Rc<Verified>,
+    passed: Passed,
+    swapped: Swapped,
+) -> Verdict {
+    let origin = resource_server::allowed_origin(resource, accept, request);
+    let mut edits = resource_server::edits(accept, request, swapped.set);
     edits.remove.extend(passed.remove.into_iter().map(str::to_owned));
     let session = passed.session.map(|id| (call::SESSION_HEADER.to_owned(), Secret::new(id)));
     edits.set.extend(session);
@@ -404,11 +458,11 @@ async fn accepted(
         origin: origin.map(str::to_owned),
         token: swapped.token,
         watch: Some(Watch {
-            until: token.expires_at.saturating_add(server.endpoint.rules.skew),
+            until: verified.token.expires_at.saturating_add(server.endpoint.rules.skew),
             token: verified.clone(),
         }),
         session: passed.holder,
         ..AfterResponse::default()
     };
-    Ok(Verdict::Forward(edits, Box::new(after)))
+    Verdict::Forward(edits, Box::new(after))
 }
