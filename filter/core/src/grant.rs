@@ -15,11 +15,12 @@ use crate::id_jag::{self, IdJag};
 use crate::jws::{Fault, MAX_TOKEN};
 use crate::replay::{self, Spend};
 use crate::replay_store::ReplayStore;
-use crate::revocation;
+use crate::revocation::{self, Origin};
 use crate::site::Site;
 use crate::store::Unavailable;
 use crate::subject::{self, Subject};
 use crate::subject_id::SubjectId;
+use serde_json::{Map, Value};
 use std::rc::Rc;
 
 /// Who presents a grant.
@@ -42,6 +43,8 @@ pub struct Grant<'a> {
     pub provider: &'a Rc<IdentityProvider>,
     /// Its user, as the issuer names them.
     pub id: SubjectId,
+    /// The same, as they are revoked.
+    pub origin: Origin,
     /// What it is bound to; this was shown.
     pub confirmation: Option<Confirmation>,
 }
@@ -63,7 +66,7 @@ pub async fn verify<'a>(
     if assertion.len() > MAX_TOKEN {
         return Err(Error::AssertionTooLarge);
     }
-    let received =
+    let mut received =
         id_jag::Received::parse(assertion.as_bytes(), &rules.algorithms).map_err(Error::IdJag)?;
 
     let issuer = received.issuer().map_err(Error::IdJag)?;
@@ -81,16 +84,17 @@ pub async fn verify<'a>(
         now: ctx.now(),
         skew: rules.skew,
     };
-    let addresses = received.addresses();
-    let told = |fault| {
+    let told = |fault, claims: &Map<String, Value>| {
         // Signed by a trusted issuer, and no secret; what we expect is in our metadata.
         if matches!(fault, Fault::Audience | Fault::Resource) {
             let own = rules.audiences.first().map(String::as_str).unwrap_or_default();
-            site.warn(format!("{}: an ID-JAG has {addresses} at {own:?}", provider.party.path));
+            let (path, addresses) = (&provider.party.path, id_jag::addresses(claims));
+            site.warn(format!("{path}: an ID-JAG has {addresses} at {own:?}"));
         }
         Error::IdJag(fault)
     };
-    let id_jag = received.verify(&keys, &expected).map_err(told)?;
+    let id_jag = received.verify(&keys, &expected);
+    let id_jag = id_jag.map_err(|fault| told(fault, received.claims()))?;
     if !is_approved(presenter, &id_jag) {
         return Err(Error::IdJag(Fault::IssuerNotForClient));
     }
@@ -102,10 +106,11 @@ pub async fn verify<'a>(
     }
     let claimed = id_jag.resources.as_deref().unwrap_or_default();
     if !claimed.iter().all(|resource| governed(resource)) {
-        return Err(told(Fault::Resource));
+        return Err(told(Fault::Resource, &id_jag.claims));
     }
     let id = SubjectId { issuer: id_jag.issuer.clone(), tenant, subject: id_jag.subject.clone() };
-    Ok(Grant { id_jag, provider, id, confirmation })
+    let origin = revocation::origin(&id.issuer, id.tenant.as_deref(), &id.subject);
+    Ok(Grant { id_jag, provider, id, origin, confirmation })
 }
 
 /// Trust is (issuer, tenant, client): each approved together, or not at all.
@@ -133,9 +138,7 @@ pub fn subject(grant: &Grant<'_>) -> Result<Subject, Error> {
 /// Whether the grant's user has not been revoked since it was issued, as of `now` (seconds since the
 /// epoch): the login it stands for is over then.
 pub fn check_revocation(site: &Site, grant: &Grant<'_>, now: u64) -> Result<(), Error> {
-    let SubjectId { issuer, tenant, subject } = &grant.id;
-    let origin = revocation::origin(issuer, tenant.as_deref(), subject);
-    match revocation::is_revoked(&*site.store, None, &origin, grant.id_jag.issued_at, now) {
+    match revocation::is_revoked(&*site.store, None, &grant.origin, grant.id_jag.issued_at, now) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Error::IdJag(Fault::Revoked)),
         Err(Unavailable) => Err(Error::RevocationStore),

@@ -123,6 +123,13 @@ pub struct Expected<'a> {
     pub skew: u64,
 }
 
+/// `aud` and `resource` as they are written, for the log: a slash more or less is the usual mistake.
+pub fn addresses(claims: &Map<String, Value>) -> String {
+    let text = |name| claims.get(name).map(Value::to_string).unwrap_or_default();
+    let text = format!("aud {}, resource {}", text("aud"), text("resource"));
+    text.chars().filter(|letter| !letter.is_control()).take(512).collect()
+}
+
 /// An ID-JAG whose form is sound and whose signature is still to be checked.
 #[derive(Debug)]
 pub struct Received<'a>(Jws<'a>);
@@ -144,11 +151,9 @@ impl<'a> Received<'a> {
         claims::identifier(&self.0.claims, "iss")
     }
 
-    /// `aud` and `resource` as they are written, for the log: a slash more or less is the usual mistake.
-    pub fn addresses(&self) -> String {
-        let text = |name| self.0.claims.get(name).map(Value::to_string).unwrap_or_default();
-        let text = format!("aud {}, resource {}", text("aud"), text("resource"));
-        text.chars().filter(|letter| !letter.is_control()).take(512).collect()
+    /// The claims, unverified.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.0.claims
     }
 
     /// Whether `algorithms` has this token's `alg`.
@@ -161,11 +166,11 @@ impl<'a> Received<'a> {
         keys.knows(&self.0)
     }
 
-    /// Signature and claims, in the order of the profile.
+    /// Signature and claims, in the order of the profile. With success the claims have moved to the ID-JAG.
     ///
     /// Does *not* check: that the issuer may speak for the client, tenants, `cnf`, that `resource` is
     /// governed here, scope, and single use. Those need more than the token; see [`crate::grant`].
-    pub fn verify(self, keys: &KeySet, expected: &Expected<'_>) -> Result<IdJag, Fault> {
+    pub fn verify(&mut self, keys: &KeySet, expected: &Expected<'_>) -> Result<IdJag, Fault> {
         keys.verify(&self.0)?;
         let claims = &self.0.claims;
 
@@ -195,7 +200,7 @@ impl<'a> Received<'a> {
             return Err(Fault::ClaimType("resource"));
         }
         let scope = json::string(claims, "scope").map_err(|_| Fault::ClaimType("scope"))?;
-        Ok(IdJag {
+        let id_jag = IdJag {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
             client_id: client_id.to_owned(),
@@ -205,7 +210,8 @@ impl<'a> Received<'a> {
             resources: resources.map(|all| all.into_iter().map(str::to_owned).collect()),
             scope: scope.map(str::to_owned),
             authentication: Authentication::parse(claims)?,
-            claims: claims.clone(),
-        })
+            claims: Map::new(),
+        };
+        Ok(IdJag { claims: core::mem::take(&mut self.0.claims), ..id_jag })
     }
 }
