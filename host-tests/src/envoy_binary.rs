@@ -17,6 +17,15 @@ pub fn find() -> PathBuf {
         .clone()
 }
 
+/// What the binary says it is: a version number, or its own words if there is none in them.
+pub fn version() -> String {
+    let output = Command::new(find()).arg("--version").output().expect("Envoy can be run");
+    let words = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    // `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`
+    let version = words.rsplit("version:").next().and_then(|version| version.split('/').nth(1));
+    version.unwrap_or(&words).to_owned()
+}
+
 fn named() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("ENVOY")?);
     assert!(path.is_file(), "$ENVOY is {}, which is no file", path.display());

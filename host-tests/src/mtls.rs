@@ -130,6 +130,15 @@ pub fn with_client_certificates(
     server: &Identity,
     accepted: &Accepted,
 ) -> String {
+    let socket = listener_socket(server, accepted);
+    const CHAIN: &str = "    filter_chains:\n    - ";
+    let begin = text.find(&format!("- name: {listener}\n")).expect("the listener is there");
+    let chain = begin + text[begin..].find(CHAIN).expect("it has a filter chain") + CHAIN.len();
+    format!("{}transport_socket: {socket}\n      {}", &text[..chain], &text[chain..])
+}
+
+/// The transport socket of a listener that speaks TLS and asks for client certificates.
+pub fn listener_socket(server: &Identity, accepted: &Accepted) -> Value {
     let pem = |text: &str| json!({ "inline_string": text });
     let validation = match accepted {
         Accepted::SignedBy(authority) => json!({"trusted_ca": pem(authority)}),
@@ -139,18 +148,14 @@ pub fn with_client_certificates(
         "certificate_chain": pem(&server.certificate_pem),
         "private_key": pem(&server.key_pem),
     });
-    let socket: Value = json!({
+    json!({
         "name": "tls",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "require_client_certificate": true,
             "common_tls_context": {"tls_certificates": [certificate], "validation_context": validation},
         },
-    });
-    const CHAIN: &str = "    filter_chains:\n    - ";
-    let begin = text.find(&format!("- name: {listener}\n")).expect("the listener is there");
-    let chain = begin + text[begin..].find(CHAIN).expect("it has a filter chain") + CHAIN.len();
-    format!("{}transport_socket: {socket}\n      {}", &text[..chain], &text[chain..])
+    })
 }
 
 /// The bootstrap with this cluster speaking TLS, and showing a client's certificate.

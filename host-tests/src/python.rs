@@ -28,7 +28,7 @@ pub struct PythonServer {
     /// The line it printed when it was ready.
     pub said: Value,
     log: NamedTempFile,
-    _child: Child,
+    child: Child,
 }
 
 impl PythonParts {
@@ -66,7 +66,7 @@ impl PythonParts {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await;
-        let mut server = PythonServer { said: Value::Null, log, _child: child };
+        let mut server = PythonServer { said: Value::Null, log, child };
         match line {
             Ok(Ok(Some(line))) => server.said = serde_json::from_str(&line).unwrap(),
             line => panic!("{script} is not ready: {line:?}\n{}", server.log()),
@@ -85,6 +85,11 @@ impl PythonParts {
 }
 
 impl PythonServer {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log.path()).unwrap()
