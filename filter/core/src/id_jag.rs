@@ -205,7 +205,7 @@ impl<'a> Received<'a> {
             resources: resources.map(|all| all.into_iter().map(str::to_owned).collect()),
             scope: scope.map(str::to_owned),
             authentication: Authentication::parse(claims)?,
-            claims: claims.clone(),
+            claims: self.0.claims,
         })
     }
 }
