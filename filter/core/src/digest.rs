@@ -81,7 +81,8 @@ pub fn hmac_sha256(key: &[u8], fields: &[&[u8]]) -> Key {
 
 /// The first eight hexadecimal digits of the SHA-256 of `text`: enough to match lines of a log.
 pub fn short_digest(text: &str) -> String {
-    hex(&sha256(text.as_bytes())).chars().take(8).collect()
+    let [a, b, c, d, ..] = sha256(text.as_bytes());
+    hex(&[a, b, c, d])
 }
 
 /// `bytes` as base64url without padding.
@@ -91,7 +92,13 @@ pub fn base64url(bytes: &[u8]) -> String {
 
 /// `key` as lower-case hexadecimal.
 pub fn hex(key: &[u8]) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(key.len() * 2);
+    for byte in key {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(digit.into(), 16).unwrap_or_default());
+        }
+    }
+    text
 }
 
 /// The digest that 64 hexadecimal digits spell, in either case.

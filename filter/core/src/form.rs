@@ -1,7 +1,5 @@
 //! `application/x-www-form-urlencoded`, read strictly (RFC 6749 §3.2 and appendix B).
 
-use percent_encoding::percent_decode_str;
-
 /// Most parameters one form may have.
 const MAX_PARAMETERS: usize = 64;
 
@@ -71,19 +69,24 @@ impl Form {
 /// One form-encoded name or value, decoded. The lenient decoders of libraries let bad codes pass
 /// and replace bad UTF-8; two of them may then read different parameters.
 pub fn decode(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        let hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
-        if byte == b'%' && !(hex(bytes.next()) && hex(bytes.next())) {
-            return None;
-        }
-        if !(byte.is_ascii_graphic() || byte == b' ') {
-            return None;
-        }
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => match hex(bytes.next()?)? << 4 | hex(bytes.next()?)? {
+                0 => return None,
+                byte => byte,
+            },
+            b' '..=b'~' => byte,
+            _ => return None,
+        });
     }
-    let text = text.replace('+', " ");
-    let text = percent_decode_str(&text).decode_utf8().ok()?;
-    (!text.contains('\0')).then(|| text.into_owned())
+    String::from_utf8(decoded).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
 }
 
 #[cfg(test)]

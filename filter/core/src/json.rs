@@ -38,7 +38,9 @@ pub fn outline(bytes: &[u8]) -> Option<Map<String, Value>> {
 }
 
 fn read(bytes: &[u8], bounds: Bounds) -> Option<Map<String, Value>> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Once for all of it; from bytes, each string is looked through by itself.
+    let text = core::str::from_utf8(bytes).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict { depth: 0, bounds }.deserialize(&mut reader).ok()?;
     reader.end().ok()?;
     match value {

@@ -75,8 +75,9 @@ impl Verdicts {
     /// Keeps the verdict on `token`.
     pub fn keep(&mut self, token: &[u8], verdict: Rc<Verdict>) {
         self.size = self.size.saturating_add(verdict.size);
-        self.forget(token);
-        self.kept.put(self.tagger.of(token), verdict);
+        if let Some(old) = self.kept.put(self.tagger.of(token), verdict) {
+            self.size = self.size.saturating_sub(old.size);
+        }
         while self.kept.len() > self.most || self.size > self.most.saturating_mul(BYTES) {
             let Some((_, last)) = self.kept.pop_lru() else {
                 return;

@@ -57,14 +57,13 @@ fn verdict(
     signature: &[u8],
 ) -> bool {
     let keys = KeySet::parse(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
-    let signature = base64url(signature);
     let jws = Jws {
         algorithm,
         kid: None,
         jwk: None,
         claims: Default::default(),
         signing_input: text,
-        signature: &signature,
+        signature: signature.to_vec(),
     };
     keys.with_engine(engine).verify(&jws).is_ok()
 }

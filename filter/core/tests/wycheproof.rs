@@ -26,14 +26,13 @@ thread_local! {
 fn verdict(jwk: &Value, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
     let keys = json!({ "keys": [jwk] });
     let keys = KeySet::parse(keys.to_string().as_bytes()).unwrap();
-    let signature = base64url(signature);
     let jws = Jws {
         algorithm,
         kid: None,
         jwk: None,
         claims: Default::default(),
         signing_input: message,
-        signature: &signature,
+        signature: signature.to_vec(),
     };
     let portable = keys.verify(&jws).is_ok();
     let keys = NATIVE.with(|engine| keys.with_engine(engine));
