@@ -205,7 +205,7 @@ impl Stream {
         // What another filter or Envoy itself answers was said by no server: the token is as good as before, and to
         // send the request once more would be to go around whoever refused it.
         self.concerned = after.concerns(&headers);
-        if after.sent.is_some() && !(self.concerned && is_upstreams()) {
+        if !self.concerned || after.sent.is_some() && !is_upstreams() {
             return Action::Continue;
         }
         // Without a time nothing is dropped or sent again; the rest must be done in any case.

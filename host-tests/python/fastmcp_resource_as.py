@@ -4,11 +4,16 @@
 # In:  { idp: { issuer, jwks_uri, alg }, client: { id, secret? }, scopes: [..] }
 #      Without a secret, the client is registered as FastMCP does it: public. With one, it is put in the store beside
 #      that, for register_client drops secrets.
+#      With `own_storage`, a folder, clients and tokens are kept where FastMCP keeps them by itself: encrypted, in files.
 # Out: { issuer, resource }, then serves until stdin closes.
 import asyncio
+import os
 import secrets
 from typing import Any
 
+from part import given, origin, serve
+
+os.environ["FASTMCP_HOME"] = given.get("own_storage", "/nonexistent")  # read when it is imported
 from fastmcp import FastMCP
 from fastmcp.server.auth import IdentityAssertion, OAuthProxy
 from fastmcp.server.auth.oauth_proxy.models import ProxyDCRClient
@@ -16,7 +21,6 @@ from fastmcp.server.auth.providers.jwt import StaticTokenVerifier
 from fastmcp.server.dependencies import get_access_token
 from key_value.aio.stores.memory import MemoryStore
 from mcp.shared.auth import OAuthClientInformationFull
-from part import given, origin, serve
 
 idp, client = given["idp"], given["client"]
 auth = OAuthProxy(
@@ -26,7 +30,7 @@ auth = OAuthProxy(
     upstream_client_secret=secrets.token_urlsafe(),
     token_verifier=StaticTokenVerifier(tokens={}),
     base_url=origin,
-    client_storage=MemoryStore(),
+    client_storage=None if given.get("own_storage") else MemoryStore(),
     jwt_signing_key=secrets.token_urlsafe(),
     identity_assertion=IdentityAssertion(
         trusted_issuers=[idp["issuer"]],

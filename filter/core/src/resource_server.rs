@@ -96,13 +96,14 @@ pub fn check_head(
     let verdict = match known {
         Some(known) => known,
         None => {
-            check_token68(presented)?;
             let issuer = server.issuer.as_str();
             let may_be_foreign = !accept.other_authorization_servers.is_empty();
             if may_be_foreign && !access_token::is_ours(presented, issuer) {
-                return Ok(Head::Foreign);
+                return check_token68(presented).map(|()| Head::Foreign);
             }
-            verify(site, server, presented)?
+            // What is ours is of that form.
+            let verified = verify(site, server, presented);
+            verified.or_else(|error| check_token68(presented).and(Err(error)))?
         }
     };
     let (token, audience) = (&verdict.token, resource.resource.as_str());

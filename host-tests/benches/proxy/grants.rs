@@ -118,21 +118,27 @@ impl Program for Through {
 
 /// The same grant with the same client authentication, at what one would otherwise take.
 async fn python_rows(scene: &Scene, plan: Plan) -> Vec<Row> {
-    const SCRIPTS: [(&str, &str, usize); 2] = [
-        ("h_fastmcp", "fastmcp_resource_as.py", 1_000),
-        ("h_python_sdk", "sdk_resource_as.py", 2_000),
+    const SCRIPTS: [(&str, &str, usize, bool); 3] = [
+        ("h_fastmcp", "fastmcp_resource_as.py", 1_000, true),
+        ("h_fastmcp_in_memory", "fastmcp_resource_as.py", 2_000, false),
+        ("h_python_sdk", "sdk_resource_as.py", 3_000, false),
     ];
     let install = tokio::task::spawn_blocking(PythonParts::install);
     let Some(parts) = or_skip(install.await.unwrap()) else { return vec![] };
     let mut rows = Vec::new();
-    for (name, script, rate) in SCRIPTS {
+    for (name, script, rate, own_storage) in SCRIPTS {
         let secret = random_text();
-        let input = json!({
+        let mut input = json!({
             "idp": {"issuer": IDP, "jwks_uri": format!("http://127.0.0.1:{}/keys", scene.idp.port), "alg": "RS256"},
             "client": {"id": CLIENT, "secret": secret},
             "scopes": ["mcp.tools"],
             "access_log": false,
         });
+        // Where FastMCP keeps what it keeps by itself.
+        let home = own_storage.then(|| tempfile::tempdir().unwrap());
+        if let Some(home) = &home {
+            input["own_storage"] = json!(home.path());
+        }
         let server = parts.start(script, &input).await;
         let (issuer, resource) = (server.said["issuer"].clone(), server.said["resource"].clone());
         let claims = json!({
@@ -147,7 +153,7 @@ async fn python_rows(scene: &Scene, plan: Plan) -> Vec<Row> {
         let address = ([127, 0, 0, 1], url.port().unwrap()).into();
         let process = Process(server.pid());
         process.pin(cpu::MEASURED);
-        let program = Box::new(Python(server));
+        let program = Box::new(Python { server, _home: home });
         let target = Rc::new(Target { address, process, started: Duration::ZERO, program });
         let around = around_basic(address.to_string(), &secret);
         rows.push(row(name, &target, pool, Box::new(around)));
@@ -155,10 +161,13 @@ async fn python_rows(scene: &Scene, plan: Plan) -> Vec<Row> {
     rows
 }
 
-struct Python(PythonServer);
+struct Python {
+    server: PythonServer,
+    _home: Option<tempfile::TempDir>,
+}
 
 impl Program for Python {
     fn log(&self) -> String {
-        self.0.log()
+        self.server.log()
     }
 }

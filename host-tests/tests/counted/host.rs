@@ -91,6 +91,10 @@ impl Call<'_, '_> {
                 let (metric, by) = (self.word(0) as usize, self.arguments[1] as i64);
                 self.state().metrics[metric].1 += by;
             }
+            "proxy_record_metric" => {
+                let (metric, value) = (self.word(0) as usize, self.arguments[1] as i64);
+                self.state().metrics[metric].1 = value;
+            }
             "proxy_get_header_map_pairs" => {
                 let map = self.word(0);
                 let bytes = encode(self.state().maps.get(&map).map_or(&[], Vec::as_slice));

@@ -87,11 +87,13 @@ pub(super) fn config(
 }
 
 fn accepted(resources: &[Rc<Resource>]) -> BTreeMap<String, Rc<Accept>> {
-    let accepted = resources.iter().filter_map(|resource| match &resource.kind {
-        Kind::Accept(accept) => Some((resource.resource.as_str().to_owned(), accept.clone())),
-        Kind::Upgrade(_) => None,
-    });
-    accepted.collect()
+    let mut accepted = BTreeMap::new();
+    for resource in resources {
+        if let Kind::Accept(accept) = &resource.kind {
+            accepted.insert(resource.resource.as_str().to_owned(), accept.clone());
+        }
+    }
+    accepted
 }
 
 /// The reading of one document.

@@ -2,7 +2,7 @@
 
 use super::build::Reading;
 use super::fields::{Result, cluster, fail};
-use super::server::trusts;
+use super::server::{resources, trusts};
 use super::{ClientDocuments, DocumentHost, IdentityProvider, Party, raw};
 use crate::client_metadata::client_url;
 use crate::http::Url;
@@ -71,7 +71,7 @@ impl Reading<'_> {
         Ok(DocumentHost {
             party: Rc::new(Party::new(path, issuer, cluster, None, None, self.allow_http)),
             identity_providers: Rc::new(trusts(path, &raw.identity_providers, providers)?),
-            resources: Rc::new(raw.resources.iter().cloned().collect()),
+            resources: resources(&raw.resources),
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::build::Reading;
 use super::fields::{Result, fail, identifier};
 use super::raw::OtherGrants;
-use super::server::used;
+use super::server::{resources, used};
 use super::{Guard, IdentityProvider, TokenEndpoint, raw};
 use crate::routes::is_ambiguous;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Reading<'_> {
                 clients,
                 client_documents: None,
             },
-            resources: Rc::new(raw.resources.iter().cloned().collect()),
+            resources: resources(&raw.resources),
             passes_other_grants: raw.other_grants == OtherGrants::Pass,
             paths: raw.paths.clone(),
         })

@@ -261,8 +261,13 @@ pub type Trusts = BTreeMap<String, Vec<String>>;
 
 /// What any of the `providers` signs with.
 fn algorithms_of<'a>(providers: impl Iterator<Item = &'a Rc<IdentityProvider>>) -> Vec<Algorithm> {
-    let all = providers.flat_map(|provider| provider.algorithms.iter().copied());
-    all.collect::<BTreeSet<_>>().into_iter().collect()
+    let mut algorithms = Vec::new();
+    for algorithm in providers.flat_map(|provider| &provider.algorithms) {
+        if !algorithms.contains(algorithm) {
+            algorithms.push(*algorithm);
+        }
+    }
+    algorithms
 }
 
 /// Our registration at an authorization server.

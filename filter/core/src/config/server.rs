@@ -18,8 +18,8 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// How many verified access tokens a worker remembers: some 4 MiB.
-const VERDICT_CACHE: u64 = 5_000;
+/// How many verified access tokens a worker remembers.
+const VERDICT_CACHE: u64 = 10_000;
 
 impl Reading<'_> {
     pub(super) fn authorization_server(
@@ -226,7 +226,7 @@ impl Reading<'_> {
                 false => self.registered_credential(path, raw)?,
             },
             identity_providers: Rc::new(identity_providers),
-            resources: Rc::new(raw.resources.iter().cloned().collect()),
+            resources: resources(&raw.resources),
             dpop_bound: raw.dpop_bound_access_tokens,
         })
     }
@@ -283,11 +283,25 @@ pub(super) fn used<'a>(
     trusts: impl Iterator<Item = &'a Trusts>,
     providers: &BTreeMap<String, Rc<IdentityProvider>>,
 ) -> BTreeMap<String, Rc<IdentityProvider>> {
-    let issuers: BTreeSet<&String> = trusts.flat_map(BTreeMap::keys).collect();
-    let all =
-        providers.values().map(|provider| (provider.party.issuer.as_str().to_owned(), provider));
-    let used = all.filter(|(issuer, _)| issuers.contains(issuer));
-    used.map(|(issuer, provider)| (issuer, provider.clone())).collect()
+    let (mut all, mut used) = (BTreeMap::new(), BTreeMap::new());
+    for provider in providers.values() {
+        all.insert(provider.party.issuer.as_str().to_owned(), provider.clone());
+    }
+    for issuer in trusts.flat_map(BTreeMap::keys) {
+        if let Some(provider) = all.get(issuer) {
+            used.insert(issuer.clone(), provider.clone());
+        }
+    }
+    used
+}
+
+/// The resources in a list, to be found.
+pub(super) fn resources(list: &[String]) -> Rc<BTreeSet<String>> {
+    let mut resources = BTreeSet::new();
+    for resource in list {
+        resources.insert(resource.clone());
+    }
+    Rc::new(resources)
 }
 
 /// Who may speak for the client or clients at `path`.

@@ -194,11 +194,15 @@ fn accepted(resources: &[Rc<Resource>]) -> impl Iterator<Item = &Rc<Accept>> {
 }
 
 fn scopes(resources: &[Rc<Resource>]) -> Vec<&str> {
-    let scopes = accepted(resources).flat_map(|accept| &accept.scopes).map(String::as_str);
-    scopes.collect::<BTreeSet<_>>().into_iter().collect()
+    sorted(accepted(resources).flat_map(|accept| &accept.scopes).map(String::as_str).collect())
 }
 
 fn detail_types(resources: &[Rc<Resource>]) -> Vec<&str> {
-    let types = accepted(resources).flat_map(|accept| accept.authorization_details.names());
-    types.collect::<BTreeSet<_>>().into_iter().collect()
+    sorted(accepted(resources).flat_map(|accept| accept.authorization_details.names()).collect())
+}
+
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }

@@ -71,19 +71,25 @@ impl AfterResponse {
     /// Whether an answer with this head has something to it that concerns us. Most answers have not, and are not
     /// looked into further.
     pub fn concerns(&self, headers: &Headers) -> bool {
-        self.sent.is_none()
-            || Self::is_refused(headers)
-            || self.hide.iter().any(|name| headers.has(name))
+        let is_hidden = |name: &[u8]| self.hide.iter().any(|other| other.as_bytes() == name);
+        Self::is_refused(headers)
+            || self.origin.is_some()
+            || self.watch.is_some() && opens_events(headers)
+            || headers.names_that(is_hidden).next().is_some()
     }
+}
+
+/// Whether an answer with this head is an event stream.
+fn opens_events(headers: &Headers) -> bool {
+    let kind = headers.text("content-type").unwrap_or_default().split(';').next();
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 impl Worker {
     /// The head of the answer on `stream` is on its way to the client. An event stream may outlive the
     /// token it was opened with; then it is cut.
     pub fn opened(&mut self, stream: StreamId, after: &AfterResponse, headers: &Headers) {
-        let kind = headers.text("content-type").unwrap_or_default().split(';').next();
-        let events = kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"));
-        if let Some(watch) = after.watch.as_ref().filter(|_| events) {
+        if let Some(watch) = after.watch.as_ref().filter(|_| opens_events(headers)) {
             self.open.insert(stream, watch.clone());
         }
     }
