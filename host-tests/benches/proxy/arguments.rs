@@ -39,7 +39,7 @@ impl Arguments {
         let hold = has("--hold");
         Ok(match has("--quick") {
             true => Self { letters, hold, rounds: 2, plan: seconds(0.3, 0.7), cold: 100 },
-            false => Self { letters, hold, rounds: 5, plan: seconds(0.5, 2.0), cold: 300 },
+            false => Self { letters, hold, rounds: 9, plan: seconds(0.4, 1.2), cold: 200 },
         })
     }
 

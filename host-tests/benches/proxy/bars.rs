@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::report::{About, Figure, bounds};
+use crate::report::{About, Figure, bounds, median};
 
 /// One row over another.
 pub struct Ratio {
     /// Its name in the report.
     pub name: String,
-    /// Of the medians.
+    /// The median of the rounds, each for itself: what slows the machine down for a while slows both.
     pub value: f64,
     /// The least and the greatest of the rounds, each round for itself.
     pub spread: [f64; 2],
@@ -168,7 +168,7 @@ fn ratio(name: &str, over: &str, under: &str, figures: &[Figure]) -> Option<Rati
         over.values.iter().zip(&under.values).map(|(over, under)| over / under).collect();
     Some(Ratio {
         name: name.to_owned(),
-        value: over.median() / under.median(),
+        value: median(&rounds),
         spread: bounds(&rounds),
         counts: over.counts() && under.counts(),
     })
