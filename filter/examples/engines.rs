@@ -1,7 +1,7 @@
 //! Both engines over the same signatures, inside a real host. For the tests only: `host-tests/tests/engines.rs`
 //! says with which.
 //!
-//! The configuration is `{"groups": [{"alg", "jwk", "cases": [[text in hex, signature in base64url], ...]}]}`.
+//! The configuration is `{"groups": [{"alg", "jwk", "cases": [[text in hex, signature in hex], ...]}]}`.
 //! Each tick runs one group and logs one line; the last line is about signing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -40,7 +40,7 @@ struct Root {
 struct Group {
     algorithm: Algorithm,
     keys: [KeySet; 2],
-    cases: Vec<(Vec<u8>, String)>,
+    cases: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The host's functions, counted.
@@ -72,7 +72,7 @@ impl RootContext for Root {
             let jwk = group["jwk"].as_object().unwrap();
             let keys = || KeySet::of_jwk(jwk).unwrap_or_default();
             let case = |case: &serde_json::Value| {
-                (unhex(case[0].as_str().unwrap()), case[1].as_str().unwrap().to_owned())
+                (unhex(case[0].as_str().unwrap()), unhex(case[1].as_str().unwrap()))
             };
             self.groups.push(Group {
                 algorithm: Algorithm::named(group["alg"].as_str().unwrap()).unwrap(),
@@ -108,7 +108,7 @@ impl Group {
                 jwk: None,
                 claims: Default::default(),
                 signing_input: text,
-                signature,
+                signature: signature.clone(),
             };
             let [portable, native] = [0, 1].map(|engine| {
                 let began = Instant::now();

@@ -75,7 +75,7 @@ pub extern "C" fn proxy_on_context_create(id: u32, root: u32) {
 pub extern "C" fn proxy_on_delete(id: u32) {
     let stream = STREAMS.with_borrow_mut(|streams| streams.remove(&id));
     match stream {
-        Some(stream) => stream.borrow().forget(),
+        Some(stream) => drop(stream.try_borrow().map(|stream| stream.forget())),
         None => drop(ROOTS.with_borrow_mut(|roots| roots.remove(&id))),
     }
 }

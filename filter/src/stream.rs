@@ -201,7 +201,13 @@ impl Stream {
         };
         // There is no second time after this; the answer may be an event stream, and last for hours.
         let mut kept = std::mem::replace(&mut self.kept, Kept { lost: true, ..Kept::default() });
-        let headers = host::headers(Map::Response).unwrap_or_default();
+        let Some(headers) = host::headers(Map::Response) else {
+            // It cannot be looked into: nothing of it that would be hidden goes on.
+            for name in after.hide.iter() {
+                host::remove_header(Map::Response, name);
+            }
+            return Action::Continue;
+        };
         // What another filter or Envoy itself answers was said by no server: the token is as good as before, and to
         // send the request once more would be to go around whoever refused it.
         self.concerned = after.concerns(&headers);

@@ -146,6 +146,8 @@ fn identity_key(resource: &Resource, header: &IdentityHeader, token: &AccessToke
         resource.resource.as_str().as_bytes(),
         header.audience.as_bytes(),
         token.jti.as_bytes(),
+        token.subject.as_bytes(),
+        &token.id.key(),
     ])
 }
 

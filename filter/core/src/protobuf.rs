@@ -1,5 +1,7 @@
 //! As much of the protobuf wire format as a host's messages need: one field after the other.
 
+use zeroize::Zeroizing;
+
 /// The wire type of a field that has a length: text, bytes, a message.
 const WITH_LENGTH: u8 = 2;
 
@@ -33,9 +35,10 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A message of these fields, each with its number (1 to 15), all text or bytes.
-pub fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+pub fn message(fields: &[(u8, &[u8])]) -> Zeroizing<Vec<u8>> {
     let size = fields.iter().map(|(_, content)| content.len() + 6).sum();
-    let mut message = Vec::with_capacity(size);
+    // As large as it gets: what moved would leave a copy behind, and a key may be in it.
+    let mut message = Zeroizing::new(Vec::with_capacity(size));
     for (number, content) in fields {
         message.push(number << 3 | WITH_LENGTH);
         let mut length = content.len();

@@ -105,7 +105,9 @@ pub async fn handle(
         }
     };
     // Only who got a token: nobody else makes others' places in the cache rare.
-    site.keep_caller(tag, &caller);
+    if upgrade.caches {
+        site.keep_caller(tag, &caller);
+    }
     let set = credential(&ctx, &site, &upgrade, known, &token, &request.headers);
     let request_id = request.id();
     let sent = Sent { upgrade, caller, scope, key, token, request_id };

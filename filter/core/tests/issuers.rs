@@ -3,7 +3,10 @@
 
 mod support;
 
+use jagway_core::token_exchange::decoded;
+use jagway_core::worker::Verdict;
 use serde_json::json;
+use std::collections::BTreeSet;
 use support::assertions::*;
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -66,6 +69,24 @@ impl Issuer {
         });
         (status(&self.process.verdict()), self.fetches)
     }
+}
+
+#[test]
+fn grants_that_waited_for_the_same_keys_get_tokens_with_names_of_their_own() {
+    let mut process = Process::new(&accept_config(), 1);
+
+    for stream in 1..=3 {
+        let body = grant(&id_jag(&stream.to_string()));
+        process.request_with_body(0, stream, token_request(), body);
+    }
+    process.answer(&mut |_| answer(200, &jwks(&[1])));
+
+    let token = |verdict: &Verdict| body(verdict)["access_token"].as_str().unwrap().to_owned();
+    let tokens = process.concluded.iter().map(|(_, _, verdict)| token(verdict));
+    let names: BTreeSet<String> = tokens
+        .map(|token| decoded(&token).unwrap().1["jti"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names.len(), 3);
 }
 
 #[test]

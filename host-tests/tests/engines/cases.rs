@@ -33,8 +33,7 @@ impl Group {
     /// As the module in Envoy reads it.
     pub fn written(&self) -> Value {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let case =
-            |(text, signature): &(Vec<u8>, Vec<u8>)| json!([hex(text), base64url(signature)]);
+        let case = |(text, signature): &(Vec<u8>, Vec<u8>)| json!([hex(text), hex(signature)]);
         let cases: Vec<Value> = self.cases.iter().map(case).collect();
         json!({ "alg": self.algorithm, "jwk": self.jwk, "cases": cases })
     }

@@ -28,6 +28,7 @@ impl Worker {
                 continue;
             }
             let site = self.site.clone();
+            let moment = self.apart(moment);
             let step = match &job {
                 Job::Metadata(party) => {
                     let party = party.clone();
@@ -77,6 +78,7 @@ impl Worker {
             Some(Running { job, number, deadline, on: Waits::ForAnswer(flow) })
                 if number == run.number =>
             {
+                let moment = self.apart(moment);
                 let step = flow.resume(Told::Call(answer), moment);
                 self.job_step(job, (number, deadline), step, moment, &mut todo);
             }
@@ -103,6 +105,7 @@ impl Worker {
         if let Some(Stream { deadline, asker, state: State::Calling(_, flow) }) =
             self.streams.remove(&id)
         {
+            let moment = self.apart(moment);
             let step = flow.resume(Told::Call(answer), moment);
             self.step(id, deadline, asker, step, moment, todo);
         }
@@ -168,6 +171,7 @@ impl Worker {
         for id in streams.map(|(id, _)| *id).collect::<Vec<_>>() {
             match self.streams.remove(&id) {
                 Some(Stream { deadline, asker, state: State::Pausing(flow) }) => {
+                    let moment = self.apart(moment);
                     let step = flow.resume(Told::Paused, moment);
                     self.step(id, deadline, asker, step, moment, todo);
                 }
@@ -179,6 +183,7 @@ impl Worker {
         for key in jobs.map(|(key, _)| *key).collect::<Vec<_>>() {
             match self.jobs.remove(&key) {
                 Some(Running { job, number, deadline, on: Waits::Pausing(flow) }) => {
+                    let moment = self.apart(moment);
                     let step = flow.resume(Told::Paused, moment);
                     self.job_step(job, (number, deadline), step, moment, todo);
                 }
@@ -293,6 +298,7 @@ impl Worker {
         self.streams = others;
         for (id, Stream { deadline, asker, state }) in woken {
             if let State::Waiting(_, _, flow) = state {
+                let moment = self.apart(moment);
                 let step = flow.resume(Told::Job(result.clone()), moment);
                 self.step(id, deadline, asker, step, moment, todo);
             }
@@ -304,6 +310,7 @@ impl Worker {
         self.jobs = others;
         for Running { job, number, deadline, on } in woken.into_values() {
             if let Waits::ForJob(_, _, flow) = on {
+                let moment = self.apart(moment);
                 let step = flow.resume(Told::Job(result.clone()), moment);
                 self.job_step(job, (number, deadline), step, moment, todo);
             }

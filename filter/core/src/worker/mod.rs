@@ -11,7 +11,7 @@ mod responses;
 pub use requests::Purpose;
 pub use responses::{AfterResponse, ResponseEdits, Watch};
 
-use crate::digest::Key;
+use crate::digest::{Key, of_fields};
 use crate::error::Error;
 use crate::flow::{Flow, Moment};
 use crate::http::{Answer, Callout, Request, RequestId};
@@ -99,6 +99,8 @@ pub struct Worker {
     backlog: Vec<Job>,
     errands: Vec<(StreamId, u64, Callout)>,
     runs: u64,
+    /// How many flows have gone on.
+    steps: u64,
     /// Event streams and what they go by: no more than the host has streams.
     open: BTreeMap<StreamId, Watch>,
     /// The documents of other servers that are looked at whether anybody asks or not.
@@ -164,6 +166,7 @@ impl Worker {
             backlog: Vec::new(),
             errands: Vec::new(),
             runs: 0,
+            steps: 0,
             open: BTreeMap::new(),
             looked_at: 0,
         }
@@ -211,6 +214,13 @@ impl Worker {
     /// Whether the worker has lost its place among the workers and must [`Worker::join`] again.
     pub fn is_alone(&self) -> bool {
         self.place.is_none()
+    }
+
+    /// `moment` for one flow of those that go on in it: no two may draw the same.
+    fn apart(&mut self, moment: Moment) -> Moment {
+        self.steps = self.steps.wrapping_add(1);
+        let entropy = of_fields(&[b"step", &moment.entropy, &self.steps.to_be_bytes()]);
+        Moment { entropy, ..moment }
     }
 
     fn finish(&self, mut todo: Vec<Todo>) -> Vec<Todo> {

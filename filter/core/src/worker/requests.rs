@@ -140,6 +140,7 @@ impl Worker {
                 STREAM_DEADLINE
             }
         };
+        let moment = self.apart(moment);
         let step = begin(self.site.clone(), purpose, request, body, moment);
         let deadline = moment.now.saturating_add(patience);
         self.step(stream, deadline, asker, step, moment, todo);

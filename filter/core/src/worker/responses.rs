@@ -207,6 +207,7 @@ impl Worker {
         let asker = Asker { surface: Surface::Upgrade, request_id: sent.request_id.clone() };
         let (site, sent) = (self.site.clone(), sent.clone());
         let again = |ctx| recovery::again(ctx, site, sent, refusal, request);
+        let moment = self.apart(moment);
         let step = flow::start(again, moment);
         let deadline = moment.now.saturating_add(RESEND_DEADLINE);
         self.step(stream, deadline, asker, step, moment, todo);
