@@ -38,6 +38,19 @@ pub enum SubjectToken {
 }
 
 impl SubjectToken {
+    /// How many bytes of it are kept.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::IdToken(token)
+            | Self::AccessToken(token)
+            | Self::RefreshToken { original: token, .. }
+            | Self::JwtBearer(token, _)
+            | Self::Saml(token)
+            | Self::Workload(token) => token.expose().len(),
+            Self::ClientCredentials(_) => 0,
+        }
+    }
+
     /// Digest of what it is and of what is secret in it.
     fn key(&self) -> Key {
         let (kind, secret, scope) = match self {

@@ -21,6 +21,8 @@ use std::rc::Rc;
 
 /// Most access tokens one worker keeps.
 const MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Longest credential of a caller that is kept, in bytes: 8 MiB of them at most.
+const MAX_CREDENTIAL: usize = 2048;
 
 /// One worker's view of its place.
 pub struct Site {
@@ -181,9 +183,12 @@ impl Site {
         self.callers.borrow_mut().get(&tag).cloned()
     }
 
-    /// Keeps a caller that got a token; the one not seen for longest makes room.
+    /// Keeps a caller that got a token; the one not seen for longest makes room. Not one whose credential is large:
+    /// whoever has one can write it in many ways.
     pub fn keep_caller(&self, tag: u128, caller: &Rc<Caller>) {
-        self.callers.borrow_mut().put(tag, caller.clone());
+        if caller.known.subject.size() <= MAX_CREDENTIAL {
+            self.callers.borrow_mut().put(tag, caller.clone());
+        }
     }
 
     /// Whether a request of the likeness `tag` is over, as far as this worker remembers.
