@@ -57,18 +57,12 @@ pub async fn swap(
     accept: &Accept,
     token: &AccessToken,
 ) -> Result<Swapped, Error> {
-    let holder = holder(token);
-    let mapped = accept.credentials.iter().find(|mapped| mapped.is_for(&holder));
-    let mut swapped = Swapped::default();
-    match &mapped.ok_or(Error::NoBackendCredential)?.credential {
-        Credential::None => {}
-        Credential::Header(name, value) => swapped.set.push((name.clone(), value.clone())),
-        Credential::Token(backend) => {
-            let fetched = fetched(ctx, site, server, backend, token).await?;
-            let value = Secret::new(format!("Bearer {}", fetched.1.access_token.expose()));
-            swapped.set.push(("authorization".to_owned(), value));
-            swapped.token = Some((fetched.0, fetched.1.made_at));
-        }
+    let (mut swapped, backend) = configured(accept, token)?;
+    if let Some(backend) = backend {
+        let fetched = fetched(ctx, site, server, backend, token).await?;
+        let value = Secret::new(format!("Bearer {}", fetched.1.access_token.expose()));
+        swapped.set.push(("authorization".to_owned(), value));
+        swapped.token = Some((fetched.0, fetched.1.made_at));
     }
     if let Some(header) = &accept.identity_header {
         let jwt = identity_header(ctx, site, server, resource, header, token);
@@ -85,13 +79,9 @@ pub fn at_hand(
     token: &AccessToken,
     now: u64,
 ) -> Result<Option<Swapped>, Error> {
-    let holder = holder(token);
-    let mapped = accept.credentials.iter().find(|mapped| mapped.is_for(&holder));
-    let mut swapped = Swapped::default();
-    match &mapped.ok_or(Error::NoBackendCredential)?.credential {
-        Credential::None => {}
-        Credential::Header(name, value) => swapped.set.push((name.clone(), value.clone())),
-        Credential::Token(_) => return Ok(None),
+    let (mut swapped, backend) = configured(accept, token)?;
+    if backend.is_some() {
+        return Ok(None);
     }
     if let Some(header) = &accept.identity_header {
         let Some(kept) = site.token(&identity_key(resource, header, token), now) else {
@@ -100,6 +90,22 @@ pub fn at_hand(
         swapped.set.push((header.name.clone(), kept.access_token.clone()));
     }
     Ok(Some(swapped))
+}
+
+/// What the configuration has for the holder of `token`: a credential, or where a token has to be got.
+fn configured<'a>(
+    accept: &'a Accept,
+    token: &AccessToken,
+) -> Result<(Swapped, Option<&'a Rc<BackendAs>>), Error> {
+    let holder = holder(token);
+    let mapped = accept.credentials.iter().find(|mapped| mapped.is_for(&holder));
+    let mut swapped = Swapped::default();
+    match &mapped.ok_or(Error::NoBackendCredential)?.credential {
+        Credential::None => {}
+        Credential::Header(name, value) => swapped.set.push((name.clone(), value.clone())),
+        Credential::Token(backend) => return Ok((swapped, Some(backend))),
+    }
+    Ok((swapped, None))
 }
 
 /// What a credential is chosen by.
