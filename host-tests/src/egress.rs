@@ -94,7 +94,8 @@ impl Listener {
     }
 }
 
-fn cluster(name: &str, port: u16) -> Value {
+/// An Envoy cluster of one server on this machine.
+pub fn cluster(name: &str, port: u16) -> Value {
     let endpoint = json!({"endpoint": {"address": address(port)}});
     json!({
         "name": name,
@@ -103,7 +104,8 @@ fn cluster(name: &str, port: u16) -> Value {
     })
 }
 
-fn address(port: u16) -> Value {
+/// A port of this machine.
+pub fn address(port: u16) -> Value {
     json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
 }
 

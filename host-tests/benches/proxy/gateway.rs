@@ -5,7 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use host_tests::egress::{Listener, port_of};
+use host_tests::egress::{Listener, address, cluster, port_of};
 use host_tests::envoy::Envoy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -166,17 +166,4 @@ fn bootstrap(port: u16, setup: &Setup<'_>) -> Value {
         "static_resources": {"listeners": [listener], "clusters": clusters},
         "bootstrap_extensions": setup.service.iter().map(extension).collect::<Vec<_>>(),
     })
-}
-
-fn cluster(name: &str, port: u16) -> Value {
-    let endpoint = json!({"endpoint": {"address": address(port)}});
-    json!({
-        "name": name,
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-    })
-}
-
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
 }

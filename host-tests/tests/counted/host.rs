@@ -84,7 +84,7 @@ impl Call<'_, '_> {
                 self.write(self.word(0), &time.to_le_bytes());
             }
             "proxy_set_tick_period_milliseconds" | "proxy_set_effective_context" => {}
-            "proxy_close_stream" | "proxy_done" => {}
+            "proxy_done" => {}
             "proxy_continue_stream" => self.state().resumed = true,
             "proxy_define_metric" => self.define_metric(),
             "proxy_increment_metric" => {

@@ -9,9 +9,9 @@ use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
 
 /// The name of the global with the count, an `i64`. What moves many bytes at once counts one more for each eight.
 pub const COUNTER: &str = "instructions";
-/// Told when a function is entered and left: an import of type `(i32) -> i32` that the SDK links and the filter never
+/// Told when a function is entered and left: an import of type `(i32) -> i32` that the filter has and that no journey
 /// calls, so that no index changes.
-pub const HOOK: &str = "proxy_grpc_cancel";
+pub const HOOK: &str = "proxy_close_stream";
 
 const FUNCTIONS: u8 = 3;
 const GLOBALS: u8 = 6;
@@ -156,7 +156,7 @@ impl<'a> Parts<'a> {
 
     /// A function in the place of function `index` that calls it where it now is, behind all others.
     fn telling(&self, index: u32) -> Vec<u8> {
-        let (function, hook) = (self.imported + index, self.hook.expect("the SDK links it"));
+        let (function, hook) = (self.imported + index, self.hook.expect("the filter ends streams"));
         let tell =
             |word: u32| [&[I32_CONST], &signed(word)[..], &[CALL], &leb(hook), &[DROP]].concat();
         let mut body = vec![0];

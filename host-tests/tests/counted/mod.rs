@@ -6,6 +6,7 @@
 
 mod host;
 mod instrument;
+pub mod journey;
 pub mod profile;
 mod wasi;
 
