@@ -24,7 +24,7 @@ pub struct Verdict {
     /// Whose it is, as revocations name them.
     origin: Origin,
     /// The state of the list of revocations in which it was not on it.
-    unrevoked: Cell<Option<u64>>,
+    unrevoked: Cell<Option<u32>>,
     size: usize,
 }
 
