@@ -226,7 +226,7 @@ impl Desk {
                 let mut set =
                     set.map(|(name, value)| host::set_header(Map::Request, name, value.expose()));
                 if removed && set.all(|one| one) {
-                    self.set_phase(stream, Phase::Forwarded(Rc::from(after)));
+                    self.set_phase(stream, Phase::Forwarded(after));
                     if elsewhere {
                         host::resume();
                     }

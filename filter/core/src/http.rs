@@ -87,7 +87,7 @@ impl Headers {
     pub fn new(fields: Vec<(String, Vec<u8>)>) -> Self {
         let mut headers = Self::default();
         for (name, value) in &fields {
-            headers.push(name, value);
+            headers.push(name.as_bytes(), value);
         }
         headers
     }
@@ -120,13 +120,13 @@ impl Headers {
         Some(Self { bytes, fields })
     }
 
-    fn push(&mut self, name: &str, value: &[u8]) {
+    fn push(&mut self, name: &[u8], value: &[u8]) {
         let mut add = |part: &[u8]| {
             let start = self.bytes.len();
             self.bytes.extend_from_slice(part);
             (start, self.bytes.len())
         };
-        let field = Field { name: add(name.as_bytes()), value: add(value) };
+        let field = Field { name: add(name), value: add(value) };
         self.fields.push(field);
     }
 
@@ -134,19 +134,29 @@ impl Headers {
         self.bytes.get(start..end).unwrap_or_default()
     }
 
+    /// Whether `field` is called `name`.
+    #[inline(always)]
+    fn is(&self, field: &Field, name: &str) -> bool {
+        field.name.1.wrapping_sub(field.name.0) == name.len()
+            && self.part(field.name) == name.as_bytes()
+    }
+
     /// Every value of `name`.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let is_it = move |field: &&Field| {
-            field.name.1.wrapping_sub(field.name.0) == name.len()
-                && self.part(field.name) == name.as_bytes()
-        };
+        let is_it = move |field: &&Field| self.is(field, name);
         self.fields.iter().filter(is_it).map(|field| self.part(field.value))
     }
 
     /// The value of `name` if the field is there exactly once.
     pub fn sole(&self, name: &str) -> Option<&[u8]> {
-        let mut values = self.all(name);
-        values.next().filter(|_| values.next().is_none())
+        // What is asked most of all: a loop, which is less in wasm than two runs of the iterator.
+        let mut found = None;
+        for field in &self.fields {
+            if self.is(field, name) && found.replace(field).is_some() {
+                return None;
+            }
+        }
+        found.map(|field| self.part(field.value))
     }
 
     /// The value of `name` if it is there exactly once and is UTF-8.
@@ -156,7 +166,7 @@ impl Headers {
 
     /// Whether `name` is there at all.
     pub fn has(&self, name: &str) -> bool {
-        self.all(name).next().is_some()
+        self.fields.iter().any(|field| self.is(field, name))
     }
 
     /// Names of all fields, each once.
@@ -174,18 +184,34 @@ impl Headers {
         self
     }
 
-    /// All fields, with those of `set` in the place of any of the same name.
-    pub fn with(self, set: &[(String, Secret)]) -> Self {
-        let mut headers = self.without(|name| set.iter().any(|(other, _)| other == name));
-        for (name, value) in set {
-            headers.push(name, value.expose().as_bytes());
+    /// A copy of all fields but those named in `remove`, with those of `set` in the place of any of the same name.
+    pub fn edited(&self, remove: &[String], set: &[(String, Secret)]) -> Self {
+        let mut edited = Self {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            fields: Vec::with_capacity(self.fields.len().saturating_add(set.len())),
+        };
+        for field in &self.fields {
+            let name = self.part(field.name);
+            let is_gone = remove.iter().any(|other| other.as_bytes() == name)
+                || set.iter().any(|(other, _)| other.as_bytes() == name);
+            if !is_gone {
+                edited.push(name, self.part(field.value));
+            }
         }
-        headers
+        for (name, value) in set {
+            edited.push(name.as_bytes(), value.expose().as_bytes());
+        }
+        edited
     }
 
     /// All fields.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.iter().map(|field| (text(&self.bytes, field.name), self.part(field.value)))
+    }
+
+    /// All fields, with names in bytes.
+    pub fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (self.part(field.name), self.part(field.value)))
     }
 
     /// Names of those fields whose name, in bytes, `is_asked_for`.
@@ -439,10 +465,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_takes_the_place_of_every_field_of_its_name() {
-        let fields = ["a", "b", "a"].map(|name| (name.to_owned(), b"old".to_vec()));
+    fn what_is_set_takes_the_place_of_every_field_of_its_name_and_what_is_removed_is_gone() {
+        let fields = ["a", "b", "a", "c"].map(|name| (name.to_owned(), b"old".to_vec()));
+        let fields = Headers::new(fields.to_vec());
 
-        let headers = Headers::new(fields.to_vec()).with(&[("a".into(), Secret::new("new"))]);
+        let headers = fields.edited(&["c".into()], &[("a".into(), Secret::new("new"))]);
 
         let expected: [(&str, &[u8]); 2] = [("b", b"old"), ("a", b"new")];
         assert!(headers.fields().eq(expected));

@@ -166,9 +166,11 @@ pub fn likeness(mut tagger: Tagger, sent: &Sent, went: &Headers) -> u128 {
     tagger.field(&sent.upgrade.way);
     // What it presented is no longer in the head, but a route may have been chosen by it.
     tagger.field(&sent.caller.known.key);
-    for (name, value) in went.fields().filter(|(name, _)| !NEVER_ALIKE.contains(name)) {
-        tagger.field(name.as_bytes());
-        tagger.field(value);
+    for (name, value) in went.parts() {
+        if !NEVER_ALIKE.iter().any(|never| never.as_bytes() == name) {
+            tagger.field(name);
+            tagger.field(value);
+        }
     }
     tagger.tag()
 }

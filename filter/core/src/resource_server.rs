@@ -160,16 +160,25 @@ pub fn foreign_edits(accept: &Accept, request: &Request) -> Edits {
 /// that are ours; in the spelling with `_` too, which many servers take for `-`.
 pub fn credential_headers(request: &Request, more: &[&str]) -> Vec<String> {
     let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
+    // A bit for each length that is looked for: of nearly all names there is nothing more to look at.
+    let lengths = fixed.iter().chain(more).fold(0u64, |bits, name| bits | 1 << (name.len() % 64));
     let held_back = |name: &[u8]| {
-        let own = name.get(..names::OWN_HEADER_PREFIX.len());
-        fixed.iter().chain(more).any(|held_back| is_read_alike(held_back.as_bytes(), name))
-            || own.is_some_and(|own| is_read_alike(own, names::OWN_HEADER_PREFIX.as_bytes()))
+        let is_of_that_length = lengths >> (name.len() % 64) & 1 == 1;
+        is_of_that_length
+            && fixed.iter().chain(more).any(|other| is_read_alike(other.as_bytes(), name))
+            || name.first() == names::OWN_HEADER_PREFIX.as_bytes().first() && is_own(name)
     };
     let mut remove: Vec<String> =
         request.headers.names_that(held_back).map(str::to_owned).collect();
     remove.sort_unstable();
     remove.dedup();
     remove
+}
+
+/// Whether many servers read `name` as one of ours.
+fn is_own(name: &[u8]) -> bool {
+    let prefix = names::OWN_HEADER_PREFIX.as_bytes();
+    name.get(..prefix.len()).is_some_and(|own| is_read_alike(own, prefix))
 }
 
 /// Whether many servers read one name of a field as the other.

@@ -140,10 +140,8 @@ pub fn at_hand(
 /// `request`, which goes on with `set` in the place of what it presented.
 fn swapped(request: &Request, sent: Sent, set: Vec<(String, Secret)>) -> Upgraded {
     let remove = credential_headers(request, &caller::headers(&sent.upgrade));
-    let went = is_kept(&sent.upgrade, &request.headers).then(|| {
-        let is_removed = |name: &str| remove.iter().any(|other| other == name);
-        request.headers.clone().without(is_removed).with(&set)
-    });
+    let went =
+        is_kept(&sent.upgrade, &request.headers).then(|| request.headers.edited(&remove, &set));
     Upgraded { edits: Edits { remove, set }, sent: Some(Rc::new(sent)), went }
 }
 

@@ -7,6 +7,7 @@ use jagway_core::http::{Answer, CallFailed, Callout, Headers};
 use jagway_core::worker::{AfterResponse, Verdict};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use support::assertions::*;
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -38,7 +39,7 @@ fn call(
     process: &mut Process,
     token: &str,
     host: &mut dyn FnMut(&Callout) -> Result<Answer, CallFailed>,
-) -> Result<(Sent, AfterResponse), u16> {
+) -> Result<(Sent, Rc<AfterResponse>), u16> {
     let authorization = format!("Bearer {token}");
     let fields = [
         ("authorization", authorization.as_str()),
@@ -54,7 +55,7 @@ fn call(
             assert!(edits.remove.contains(&"authorization".to_owned()));
             let set = edits.set.iter();
             let set = set.map(|(name, value)| (name.clone(), value.expose().to_owned()));
-            Ok((set.collect(), *after))
+            Ok((set.collect(), after))
         }
         other => panic!("{other:?}"),
     }

@@ -10,6 +10,7 @@ use jagway_core::resource_server::Edits;
 use jagway_core::signing::SigningKey;
 use jagway_core::worker::{AfterResponse, ResponseEdits, Todo, Verdict};
 use serde_json::{Value, json};
+use std::rc::Rc;
 use support::*;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -72,9 +73,9 @@ fn post(mcp: Value, fields: &[(&str, &str)], body: Vec<u8>) -> (Verdict, Process
     judge(&config(mcp), call("POST", fields, &token(json!({}))), body)
 }
 
-fn forwarded(verdict: Verdict) -> (Edits, AfterResponse) {
+fn forwarded(verdict: Verdict) -> (Edits, Rc<AfterResponse>) {
     match verdict {
-        Verdict::Forward(edits, after) => (edits, *after),
+        Verdict::Forward(edits, after) => (edits, after),
         other => panic!("{other:?}"),
     }
 }

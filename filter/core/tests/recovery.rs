@@ -30,18 +30,18 @@ fn stepping() -> Vec<(&'static str, Value)> {
 }
 
 /// A request was forwarded.
-fn forwarded(changes: &[(&str, Value)]) -> (World, Box<AfterResponse>) {
+fn forwarded(changes: &[(&str, Value)]) -> (World, Rc<AfterResponse>) {
     let mut world = World::new(changes);
     let after = forward(&mut world);
     (world, after)
 }
 
-fn forward(world: &mut World) -> Box<AfterResponse> {
+fn forward(world: &mut World) -> Rc<AfterResponse> {
     world.forward("POST", "/mcp", &[])
 }
 
 fn sent(changes: &[(&str, Value)]) -> Rc<Sent> {
-    forwarded(changes).1.sent.unwrap()
+    forwarded(changes).1.sent.clone().unwrap()
 }
 
 fn step_up(acr_values: Option<&str>, max_age: Option<u64>) -> Option<Refusal> {

@@ -353,7 +353,7 @@ fn a_token_that_the_server_refuses_is_dropped_everywhere() {
     let (_, notes) = process.responds(0, 1, &after, &refused());
     let told = notes.iter().filter(|todo| matches!(todo, Todo::Tell(..))).count();
     assert_eq!(told, 1, "the other worker is told");
-    let (moment, sent) = (process.moment(), after.sent.unwrap());
+    let (moment, sent) = (process.moment(), after.sent.clone().unwrap());
     process.workers[1].note(&sent.key, moment);
 
     for worker in [0, 1] {

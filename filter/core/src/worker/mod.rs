@@ -80,7 +80,7 @@ pub struct Run {
 #[derive(Debug)]
 pub enum Verdict {
     /// Upstream.
-    Forward(Edits, Box<AfterResponse>),
+    Forward(Edits, Rc<AfterResponse>),
     /// Not upstream.
     Reply(Reply),
     /// The answer of the upstream server goes on to the client.

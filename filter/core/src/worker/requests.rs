@@ -286,7 +286,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> Result<Judged, Error> 
             guard::check_head(site, request, now)?;
             Ok(Judged::Goes(Purpose::Guarded(guard), Some(token_endpoint::MAX_FORM)))
         }
-        Route::Unjudged(edits) => Ok(Judged::Now(Verdict::Forward(edits, Box::default()))),
+        Route::Unjudged(edits) => Ok(Judged::Now(Verdict::Forward(edits, Rc::default()))),
         Route::Revocation(endpoint) => {
             server.ok_or(Error::NotFound)?;
             revocation_endpoints::check_head(site, endpoint, request, now)?;
@@ -300,7 +300,7 @@ fn judge(site: &Rc<Site>, request: &Request, now: u64) -> Result<Judged, Error> 
                     Head::Preflight(reply) => Ok(Judged::Now(Verdict::Reply(reply))),
                     Head::Foreign => {
                         let edits = resource_server::foreign_edits(accept, request);
-                        Ok(Judged::Now(Verdict::Forward(edits, Box::default())))
+                        Ok(Judged::Now(Verdict::Forward(edits, Rc::default())))
                     }
                     Head::Passed(token) => {
                         let limit = check_use(server, accept, &token.token, request, now)?;
@@ -399,7 +399,7 @@ async fn guarded(
 ) -> Result<Verdict, Error> {
     let spent = guard::check(&ctx, &site, &guard, &request, &body).await?;
     let after = AfterResponse { spent, ..AfterResponse::default() };
-    Ok(Verdict::Forward(Edits::default(), Box::new(after)))
+    Ok(Verdict::Forward(Edits::default(), Rc::new(after)))
 }
 
 async fn upgraded(
@@ -417,7 +417,7 @@ fn on_its_way(upgrade: &Upgrade, upgraded: Upgraded) -> Verdict {
     let Upgraded { edits, sent, went } = upgraded;
     let hide = sent.as_ref().map(|_| upgrade.hidden.clone()).unwrap_or_default();
     let after = AfterResponse { sent, hide, went, ..AfterResponse::default() };
-    Verdict::Forward(edits, Box::new(after))
+    Verdict::Forward(edits, Rc::new(after))
 }
 
 /// A request to a resource that is accepted for, with a token that is good for it.
@@ -465,5 +465,5 @@ fn forwarded(
         session: passed.holder,
         ..AfterResponse::default()
     };
-    Verdict::Forward(edits, Box::new(after))
+    Verdict::Forward(edits, Rc::new(after))
 }

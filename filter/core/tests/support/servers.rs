@@ -408,7 +408,7 @@ impl World {
         method: &str,
         path: &str,
         fields: &[(&str, &str)],
-    ) -> Box<AfterResponse> {
+    ) -> Rc<AfterResponse> {
         let fields = [&[("x-api-key", "bot-key")], fields].concat();
         let head = request(method, HOST, path, &fields);
         self.process.request(0, 1, request(method, HOST, path, &fields));
