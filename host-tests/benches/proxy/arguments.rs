@@ -10,7 +10,9 @@ pub struct Arguments {
     letters: Vec<String>,
     /// How often everything is measured.
     pub rounds: usize,
-    /// How long each time.
+    /// In how many slices, one row's between another's.
+    pub slices: usize,
+    /// How long a slice is.
     pub plan: Plan,
     /// Whether to start everything and leave the load to others.
     pub hold: bool,
@@ -31,16 +33,17 @@ impl Arguments {
         if let Some(other) = letters.iter().find(|letter| letter.len() != 1) {
             return Err(format!("proxy: rows are named by one letter, which `{other}` is not"));
         }
-        let seconds = |warm_up, window| Plan {
-            warm_up: Duration::from_secs_f64(warm_up),
-            at_first: 0,
-            window: Duration::from_secs_f64(window),
+        let (rounds, slices, first, cold) = match has("--quick") {
+            true => (2, 2, 0.5, 100),
+            false => (9, 4, 2.0, 200),
         };
-        let hold = has("--hold");
-        Ok(match has("--quick") {
-            true => Self { letters, hold, rounds: 2, plan: seconds(0.3, 0.7), cold: 100 },
-            false => Self { letters, hold, rounds: 9, plan: seconds(0.4, 1.2), cold: 200 },
-        })
+        let plan = Plan {
+            first: Duration::from_secs_f64(first),
+            warm_up: Duration::from_secs_f64(0.1),
+            at_first: 0,
+            window: Duration::from_secs_f64(0.3),
+        };
+        Ok(Self { letters, hold: has("--hold"), rounds, slices, plan, cold })
     }
 
     /// Whether the rows of this letter are wanted.

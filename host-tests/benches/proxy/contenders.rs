@@ -15,17 +15,30 @@ use crate::tokens::{Pool, many};
 use crate::upgrade;
 use crate::upstream::{Credential, Server};
 
-/// All rows that are wanted, in the order of a round.
+/// All rows that are wanted, in the order of a slice: side by side what is held against each other.
 pub async fn rows(scene: &Scene, arguments: &Arguments) -> Vec<Row> {
     let mut rows = Vec::new();
     let plan = arguments.plan;
     let make = scene.access_tokens(&scene.jagway_key);
     let one = Rc::new(vec![make()]);
-    let new = Pool::new(Row::first_round(9_000, plan), make);
+    let new = Pool::new(Row::first_slice(9_000, plan), make);
     let same = || Supply::Same(one.clone());
     if arguments.want("a") {
         let target = before(Credential::Untouched, None, 1).await;
         rows.push(requests("a_no_filter", &target, same()));
+    }
+    if arguments.want("c") {
+        let target = native(scene.jagway_key.jwk(), Some(1000)).await;
+        rows.push(requests("c_jwt_authn_cached", &target, same()));
+        let key = &scene.idp_keys[0];
+        let target = native(key.jwk(), None).await;
+        // It remembers nothing, so that it does not matter that these come again.
+        let some = Rc::new(many(5_000, &scene.access_tokens(key)));
+        rows.push(requests("c_jwt_authn_rs256", &target, Supply::Same(some)));
+    }
+    if arguments.want("d") {
+        let target = scene.accept_gateway(&scene.plain_accept()).await;
+        rows.push(requests("d_warm_accept", &target, same()));
     }
     if arguments.want("b") {
         let file = tokio::task::spawn_blocking(|| host_tests::wasm::example("one_header"));
@@ -33,27 +46,16 @@ pub async fn rows(scene: &Scene, arguments: &Arguments) -> Vec<Row> {
         let target = before(Credential::Untouched, Some(filter), 1).await;
         rows.push(requests("b_one_header", &target, same()));
     }
+    if arguments.want("f") {
+        rows.push(upgrade::row(scene).await);
+    }
     if arguments.want("c") {
-        let key = &scene.idp_keys[0];
-        let target = native(key.jwk(), None).await;
-        // It remembers nothing, so that it does not matter that these come again.
-        let some = Rc::new(many(5_000, &scene.access_tokens(key)));
-        rows.push(requests("c_jwt_authn_rs256", &target, Supply::Same(some)));
         let target = native(scene.jagway_key.jwk(), None).await;
         rows.push(requests("c_jwt_authn_es256", &target, Supply::New(new.clone())));
-        let target = native(scene.jagway_key.jwk(), Some(1000)).await;
-        rows.push(requests("c_jwt_authn_cached", &target, same()));
-    }
-    if arguments.want("d") {
-        let target = scene.accept_gateway(&scene.plain_accept()).await;
-        rows.push(requests("d_warm_accept", &target, same()));
     }
     if arguments.want("e") {
         let target = scene.accept_gateway(&scene.plain_accept()).await;
         rows.push(requests("e_new_tokens", &target, Supply::New(new)));
-    }
-    if arguments.want("f") {
-        rows.push(upgrade::row(scene).await);
     }
     if arguments.want("g") {
         rows.extend(calls(scene, &one).await);

@@ -24,7 +24,7 @@ const ASSERTION_LIFETIME: u64 = 240;
 
 /// All rows of grants.
 pub async fn rows(scene: &Scene, plan: Plan) -> Vec<Row> {
-    let first = Row::first_round(5_000, plan);
+    let first = Row::first_slice(5_000, plan);
     let [rs256, es256] = [0, 1].map(|key| scene.id_jags(key, first));
     let mut rows = Vec::new();
 
@@ -146,7 +146,7 @@ async fn python_rows(scene: &Scene, plan: Plan) -> Vec<Row> {
             "resource": resource, "scope": "mcp.tools",
         });
         let minter = Minter::new(&scene.idp_keys[0], TYP_ID_JAG);
-        let pool = Pool::new(Row::first_round(rate, plan), move || {
+        let pool = Pool::new(Row::first_slice(rate, plan), move || {
             minter.sign_for(ID_JAG_LIFETIME, &claims)
         });
         let url = Url::parse(issuer.as_str().unwrap()).unwrap();

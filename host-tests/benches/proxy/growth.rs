@@ -23,7 +23,7 @@ pub async fn rows(scene: &Scene, plan: Plan) -> Vec<Row> {
         let supply = Supply::Same(Rc::new(tokens[..count].to_vec()));
         rows.push(requests(&format!("j_tokens_{name}"), &target, supply));
     }
-    let id_jags = scene.id_jags(1, Row::first_round(5_000, plan));
+    let id_jags = scene.id_jags(1, Row::first_slice(5_000, plan));
     for (name, count) in [("1k", 1_000), ("1m", 1_000_000)] {
         let target = with_live_jtis(scene, count).await;
         let around = Box::new(scene.basic_grant());

@@ -108,6 +108,8 @@ impl Expected {
 /// How long.
 #[derive(Clone, Copy)]
 pub struct Plan {
+    /// The warm-up before the first window of all.
+    pub first: Duration,
     /// Not measured.
     pub warm_up: Duration,
     /// Nor are so many answers.

@@ -46,7 +46,8 @@ pub async fn figures(scene: &Scene) -> Result<Vec<Figure>, String> {
 async fn load(target: &Target, credentials: Credentials) -> Result<(), String> {
     let (head, tail) = get("Authorization: Bearer ");
     let requests = Requests { head, credentials, tail, first: 0 };
-    let plan = Plan { warm_up: Duration::ZERO, at_first: 0, window: Duration::from_secs(300) };
+    let none = Duration::ZERO;
+    let plan = Plan { first: none, warm_up: none, at_first: 0, window: Duration::from_secs(300) };
     let expected = Expected::Body(ANSWER.into());
     let measured = measure(target, requests, expected, plan).await;
     measured.map(|_| ()).map_err(|why| format!("{why}\n{}", target.last_words()))

@@ -116,7 +116,9 @@ impl Outcome {
     pub fn of(rows: &[Row]) -> Self {
         let failed =
             rows.iter().filter_map(|row| Some((row.name.clone(), json!(row.fault.as_ref()?))));
-        Self { figures: rows.iter().filter_map(Figure::of).collect(), failed: failed.collect() }
+        let mut figures: Vec<_> = rows.iter().filter_map(Figure::of).collect();
+        figures.sort_by(|one, other| one.name.get(..1).cmp(&other.name.get(..1)));
+        Self { figures, failed: failed.collect() }
     }
 
     /// And that of the rows of this letter.

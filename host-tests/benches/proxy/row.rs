@@ -26,6 +26,8 @@ pub struct Row {
     pub next: usize,
     /// What must be answered.
     pub expected: Expected,
+    /// What the slices of this round have shown.
+    pub slices: Vec<Sample>,
     /// What the rounds have shown.
     pub samples: Vec<Sample>,
     /// Why it counts no longer.
@@ -57,22 +59,30 @@ impl Row {
             supply,
             next: 0,
             expected: Expected::Body(ANSWER.into()),
+            slices: vec![],
             samples: vec![],
             fault: None,
         }
     }
 
-    /// Goes one round, the first of which is 0.
-    pub async fn run(&mut self, round: usize, plan: Plan) {
+    /// The slices so far were one round. The fastest stands for it: whoever else is on the machine makes a slice slower,
+    /// and none faster.
+    pub fn end_round(&mut self) {
+        let fastest = self.slices.drain(..).max_by(|one, other| one.rate.total_cmp(&other.rate));
+        self.samples.extend(fastest);
+    }
+
+    /// One slice of all, the first of which is 0.
+    pub async fn run(&mut self, slice: usize, plan: Plan) {
         for attempt in 0..ATTEMPTS {
             if self.fault.is_some() {
                 return;
             }
             let is_last = attempt + 1 == ATTEMPTS;
-            match self.window(round * ATTEMPTS + attempt, round == 0, plan).await {
+            match self.window(slice * ATTEMPTS + attempt, slice == 0, plan).await {
                 Ok(Sample { flaw: Some(flaw), .. }) if is_last => self.fault = Some(flaw.into()),
                 Ok(Sample { flaw: Some(_), .. }) => {}
-                Ok(sample) => return self.samples.push(sample),
+                Ok(sample) => return self.slices.push(sample),
                 Err(why) => self.fault = Some(format!("{why}\n{}", self.target.last_words())),
             }
         }
@@ -91,7 +101,7 @@ impl Row {
         };
         if is_first {
             // What the VM runs often is compiled anew in the background: nothing of that belongs into a window.
-            plan.warm_up *= 3;
+            plan.warm_up = plan.first;
             plan.at_first = count.min(MOST_AT_FIRST);
         }
         let (Credentials::InTurn(all) | Credentials::Once(all)) = &credentials;
@@ -121,9 +131,9 @@ impl Row {
         Some(format!("taskset -c 1 wrk -t1 -c{connections} -d5{headers} http://{address}{path}"))
     }
 
-    /// How many tokens the first round of a row takes that answers `rate` requests each second.
-    pub fn first_round(rate: usize, plan: Plan) -> usize {
-        let time: Duration = plan.warm_up * 3 + plan.window;
+    /// How many tokens the first slice of a row takes that answers `rate` requests each second.
+    pub fn first_slice(rate: usize, plan: Plan) -> usize {
+        let time: Duration = plan.first + plan.window;
         (rate as f64 * time.as_secs_f64()) as usize
     }
 }
