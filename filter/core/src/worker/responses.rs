@@ -75,14 +75,17 @@ impl AfterResponse {
         Self::is_refused(headers)
             || self.origin.is_some()
             || self.watch.is_some() && opens_events(headers)
-            || headers.names_that(is_hidden).next().is_some()
+            || headers.parts().any(|(name, _)| is_hidden(name))
     }
 }
 
 /// Whether an answer with this head is an event stream.
 fn opens_events(headers: &Headers) -> bool {
-    let kind = headers.text("content-type").unwrap_or_default().split(';').next();
-    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = headers.sole("content-type").unwrap_or_default().trim_ascii_start();
+    let (start, rest) = kind.split_at_checked(EVENTS.len()).unwrap_or_default();
+    let ends = rest.trim_ascii_start().first().is_none_or(|next| *next == b';');
+    ends && start.eq_ignore_ascii_case(EVENTS)
 }
 
 impl Worker {
