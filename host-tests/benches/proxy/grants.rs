@@ -17,7 +17,7 @@ use crate::cpu::{self, Process};
 use crate::load::{Expected, Plan, Program, Target};
 use crate::row::{Around, Row, Supply};
 use crate::scene::{Accept, CLIENT, HOST, IDP, ISSUER, Scene};
-use crate::tokens::{ID_JAG_LIFETIME, Minter, Pool};
+use crate::tokens::{Minter, Pool, SHORT_LIFETIME};
 
 /// A client assertion must end in 300 s at most.
 const ASSERTION_LIFETIME: u64 = 240;
@@ -147,7 +147,7 @@ async fn python_rows(scene: &Scene, plan: Plan) -> Vec<Row> {
         });
         let minter = Minter::new(&scene.idp_keys[0], TYP_ID_JAG);
         let pool = Pool::new(Row::first_slice(rate, plan), move || {
-            minter.sign_for(ID_JAG_LIFETIME, &claims)
+            minter.sign_for(SHORT_LIFETIME, &claims)
         });
         let url = Url::parse(issuer.as_str().unwrap()).unwrap();
         let address = ([127, 0, 0, 1], url.port().unwrap()).into();

@@ -19,6 +19,8 @@ use crate::cpu::on_all_cores;
 pub const LIFETIME: u64 = 3600;
 /// How long an ID-JAG is. FastMCP takes none that is good for longer.
 pub const ID_JAG_LIFETIME: u64 = 300;
+/// How long an ID-JAG for others than Jagway is: FastMCP remembers 10,000 at a time, and takes no more.
+pub const SHORT_LIFETIME: u64 = 60;
 
 /// Signs JWTs with one header.
 pub struct Minter {
