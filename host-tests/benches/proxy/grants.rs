@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use host_tests::dpop::DpopKey;
 use host_tests::keys::{SigningKey, random_text};
 use host_tests::mtls::{Accepted, Authority, CLIENT_SUBJECT, Tunnel, listener_socket};
 use host_tests::names::{CLIENT_ASSERTION_JWT, GRANT_JWT_BEARER, TYP_ID_JAG};
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::cpu::{self, Process};
 use crate::load::{Expected, Plan, Program, Target};
 use crate::row::{Around, Row, Supply};
-use crate::scene::{Accept, CLIENT, HOST, IDP, ISSUER, Scene};
+use crate::scene::{Accept, CLIENT, HOST, IDP, ISSUER, PUBLIC_CLIENT, Scene};
 use crate::tokens::{Minter, Pool, SHORT_LIFETIME};
 
 /// A client assertion must end in 300 s at most.
@@ -38,6 +39,7 @@ pub async fn rows(scene: &Scene, plan: Plan) -> Vec<Row> {
     rows.push(row("h_rs256_post", &target, rs256.clone(), Box::new(around)));
     rows.push(private_key_jwt(scene, &rs256).await);
     rows.push(tls_client_auth(scene, &rs256).await);
+    rows.push(none(scene, first).await);
     rows.extend(python_rows(scene, plan).await);
     rows
 }
@@ -60,12 +62,17 @@ pub fn around_basic(host: String, secret: &str) -> impl Fn(usize) -> (Vec<u8>, V
 /// What stands around an ID-JAG of this length, or what begins with one, in a token request with these header lines and
 /// parameters.
 fn grant(host: &str, lines: &str, parameters: &str, length: usize) -> (Vec<u8>, Vec<u8>) {
-    let start = format!("grant_type={}&{parameters}&assertion=", escaped(GRANT_JWT_BEARER));
+    let start = form(parameters);
     let head = format!(
         "POST /token HTTP/1.1\r\nHost: {host}\r\n{lines}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{start}",
         start.len() + length
     );
     (head.into_bytes(), vec![])
+}
+
+/// The form of a token request with these parameters, as far as the ID-JAG.
+fn form(parameters: &str) -> String {
+    format!("grant_type={}&{parameters}&assertion=", escaped(GRANT_JWT_BEARER))
 }
 
 /// A value in a form.
@@ -87,6 +94,21 @@ async fn private_key_jwt(scene: &Scene, id_jags: &Rc<Pool>) -> Row {
     });
     let around = |length| grant(HOST, "", &format!("client_id={CLIENT}"), length);
     row("h_rs256_private_key_jwt", &target, pool, Box::new(around))
+}
+
+/// A client that proves nothing, with ID-JAGs that are bound to its key (RFC 9449).
+async fn none(scene: &Scene, first: usize) -> Row {
+    let target = scene.accept_gateway(&Accept { public: true, ..scene.plain_accept() }).await;
+    let form = form(&format!("client_id={}", escaped(PUBLIC_CLIENT)));
+    let between = format!("\r\n\r\n{form}");
+    let (pool, id_jag) = scene.bound_id_jags(DpopKey::new(), between, first);
+    let content = "Content-Type: application/x-www-form-urlencoded";
+    let head = format!(
+        "POST /token HTTP/1.1\r\nHost: {HOST}\r\n{content}\r\nContent-Length: {}\r\nDPoP: ",
+        form.len() + id_jag
+    );
+    let around = move |_| (head.clone().into_bytes(), vec![]);
+    row("h_es256_none_dpop", &target, pool, Box::new(around))
 }
 
 async fn tls_client_auth(scene: &Scene, id_jags: &Rc<Pool>) -> Row {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use host_tests::dpop::DpopKey;
 use host_tests::keys::{SigningKey, random_text, sha256_hex};
 use host_tests::names::TYP_ID_JAG;
 use serde_json::{Map, Value, json};
@@ -27,6 +28,8 @@ pub const HOST: &str = "mcp.bench.example";
 pub const IDP: &str = "http://idp.bench.example";
 /// The client that redeems ID-JAGs.
 pub const CLIENT: &str = "claude";
+/// A client that nobody registered, and that proves nothing: where its metadata is, which is its name.
+pub const PUBLIC_CLIENT: &str = "https://agent.bench.example/client.json";
 /// What the MCP server answers.
 pub const ANSWER: &[u8] =
     br#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"12 in stock"}]}}"#;
@@ -55,6 +58,8 @@ pub struct Accept {
     pub counts: [usize; 3],
     /// How the client proves itself.
     pub client: Value,
+    /// Whether [`PUBLIC_CLIENT`] is admitted.
+    pub public: bool,
     /// The listener's transport socket, if it proves itself by the certificate of its connection.
     pub mutual_tls: Option<Value>,
     /// How many tokens a worker remembers, if not as many as it does by itself.
@@ -97,6 +102,7 @@ impl Scene {
         Accept {
             counts: [1, 1, 1],
             client,
+            public: false,
             mutual_tls: None,
             verdict_cache: None,
             service: None,
@@ -162,6 +168,11 @@ impl Scene {
         if accept.mutual_tls.is_some() {
             server["mutual_tls"] = json!({"chain": "verified"});
         }
+        if accept.public {
+            let hosts =
+                json!({"agent.bench.example": {"cluster": "idp", "identity_providers": names}});
+            server["client_id_metadata_documents"] = json!({"hosts": hosts, "allow_public": true});
+        }
         if let Some(tokens) = accept.verdict_cache {
             server["verdict_cache"] = json!(tokens);
         }
@@ -185,6 +196,21 @@ impl Scene {
         Pool::new(count, move || minter.sign_for(ID_JAG_LIFETIME, &claims()))
     }
 
+    /// ID-JAGs (ES256) for [`PUBLIC_CLIENT`], bound to `key`, each behind a proof of that key for the token endpoint and
+    /// `between`. Besides, how long the ID-JAG is.
+    pub fn bound_id_jags(&self, key: DpopKey, between: String, count: usize) -> (Rc<Pool>, usize) {
+        let minter = Minter::new(&self.idp_keys[1], TYP_ID_JAG);
+        let mut claims = claims();
+        claims["client_id"] = json!(PUBLIC_CLIENT);
+        claims["cnf"] = json!({"jkt": key.thumbprint()});
+        let length = minter.sign_for(ID_JAG_LIFETIME, &claims).len();
+        let make = move || {
+            let proof = key.proof("POST", &format!("{ISSUER}/token"), None, None);
+            format!("{proof}{between}{}", minter.sign_for(ID_JAG_LIFETIME, &claims))
+        };
+        (Pool::new(count, make), length)
+    }
+
     /// What stands around an ID-JAG in a token request with HTTP Basic.
     pub fn basic_grant(&self) -> impl Fn(usize) -> (Vec<u8>, Vec<u8>) + 'static {
         grants::around_basic(HOST.into(), &self.secret)
@@ -206,6 +232,10 @@ fn answer(head: &[u8], body: &[u8], keys: &Value) -> Vec<u8> {
     let path = first.split(' ').nth(1).unwrap_or_default();
     if path == "/token" {
         return upgrade::exchange(body);
+    }
+    if path == "/client.json" {
+        let document = json!({"client_id": PUBLIC_CLIENT, "token_endpoint_auth_method": "none"});
+        return response(200, document.to_string().as_bytes());
     }
     if path.ends_with("/keys") {
         return response(200, keys.to_string().as_bytes());
