@@ -95,7 +95,8 @@ impl Headers {
     /// Reads a header map of the proxy-wasm ABI: a count, the sizes of each name and value, then each of
     /// them followed by a NUL; no bytes at all for no fields.
     ///
-    /// `None` if it is anything else. A name that is no text, which no proxy lets through, reads as empty.
+    /// `None` if it is anything else. A name that is no text, which no proxy lets through, reads as empty where text is
+    /// asked for.
     pub fn from_host(bytes: Vec<u8>) -> Option<Self> {
         let number = |at: usize| -> Option<usize> {
             let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;

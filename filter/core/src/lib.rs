@@ -11,9 +11,10 @@
 //! * A grant: [`grant`] checks an ID-JAG from form to single use ([`replay`], or [`replay_store`] for
 //!   a fleet), [`subject`] tells whose it is, [`possession`] what it is bound to ([`confirmation`],
 //!   shown by [`dpop`] or a certificate), [`authorization_details`] what else it grants.
-//! * A call: [`verdicts`] remembers which tokens were verified, [`call`] judges it, [`mcp`] reads the message, [`session`] ties sessions to their holders, [`backend`] puts
-//!   the server's own credential in, [`revocation`] takes tokens back before their time
-//!   ([`revocation_endpoints`], with [`security_event`] and [`global_token_revocation`]).
+//! * A call: [`verdicts`] tells which tokens were verified before ([`remembered`]), [`call`] judges it, [`mcp`] reads
+//!   the message, [`session`] ties sessions to their holders, [`backend`] puts the server's own credential in,
+//!   [`revocation`] takes tokens back before their time ([`revocation_endpoints`], with [`security_event`] and
+//!   [`global_token_revocation`]).
 //! * An upgrade: [`upgrade`] asks [`caller`] whose the one credential of a request is ([`caller_token`] verifies
 //!   what stands for itself), gets the token, and [`recovery`] does what can be done if the server refuses it
 //!   ([`resend`]).
@@ -88,6 +89,7 @@ mod public_key;
 pub mod recovery;
 pub mod redis;
 pub mod refresh_record;
+pub mod remembered;
 pub mod replay;
 pub mod replay_store;
 pub mod reply;

@@ -9,6 +9,7 @@ use crate::flow::Ctx;
 use crate::job::{Job, JobError, Value, Want};
 use crate::jwk::KeySet;
 use crate::limits::Limits;
+use crate::remembered::Remembered;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::upgrade::Caller;
@@ -21,8 +22,9 @@ use std::rc::Rc;
 
 /// Most access tokens one worker keeps.
 const MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Longest credential of a caller that is kept, in bytes: 8 MiB of them at most.
-const MAX_CREDENTIAL: usize = 2048;
+/// Most bytes of what they are exchanged for that one worker keeps with callers: whoever has one large token can
+/// write it in many ways.
+const MAX_CALLERS: usize = 8 << 20;
 
 /// One worker's view of its place.
 pub struct Site {
@@ -36,7 +38,7 @@ pub struct Site {
     pub client_limits: RefCell<Limits>,
     /// Access tokens that this worker has verified.
     pub verdicts: RefCell<Verdicts>,
-    callers: RefCell<LruCache<u128, Rc<Caller>>>,
+    callers: RefCell<Remembered<Caller>>,
     seen: RefCell<LruCache<u128, ()>>,
     /// Makes names for the caches of this worker.
     pub tagger: Tagger,
@@ -99,7 +101,7 @@ impl Site {
             verdicts: RefCell::new(Verdicts::new(tagger.clone(), most)),
             limits: RefCell::new(Limits::new(config.seal.key_of(&[1; 32]))),
             client_limits: RefCell::new(Limits::new(config.seal.key_of(&[2; 32]))),
-            callers: RefCell::new(LruCache::new(MAX_TOKENS)),
+            callers: RefCell::new(Remembered::new(MAX_TOKENS.get(), MAX_CALLERS)),
             seen: RefCell::new(LruCache::new(MAX_TOKENS)),
             tagger,
             metadata: RefCell::default(),
@@ -180,15 +182,13 @@ impl Site {
 
     /// The caller under `tag`, if it got a token before.
     pub fn caller(&self, tag: u128) -> Option<Rc<Caller>> {
-        self.callers.borrow_mut().get(&tag).cloned()
+        self.callers.borrow_mut().get(tag)
     }
 
-    /// Keeps a caller that got a token; the one not seen for longest makes room. Not one whose credential is large:
-    /// whoever has one can write it in many ways.
+    /// Keeps a caller that got a token; the one not seen for longest makes room.
     pub fn keep_caller(&self, tag: u128, caller: &Rc<Caller>) {
-        if caller.known.subject.size() <= MAX_CREDENTIAL {
-            self.callers.borrow_mut().put(tag, caller.clone());
-        }
+        let size = caller.known.subject.size();
+        self.callers.borrow_mut().keep(tag, caller.clone(), size);
     }
 
     /// Whether a request of the likeness `tag` is over, as far as this worker remembers.

@@ -5,10 +5,10 @@
 
 use crate::access_token::AccessToken;
 use crate::digest::Tagger;
+use crate::remembered::Remembered;
 use crate::revocation::{self, Origin};
 use crate::store::{Store, Unavailable};
 use crate::subject_id::SubjectId;
-use lru::LruCache;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -56,40 +56,28 @@ impl Verdict {
 /// The verdicts of one worker; those not asked for longest make room.
 pub struct Verdicts {
     tagger: Tagger,
-    most: usize,
-    size: usize,
-    kept: LruCache<u128, Rc<Verdict>>,
+    kept: Remembered<Verdict>,
 }
 
 impl Verdicts {
     /// None yet; at most `most` at a time.
     pub fn new(tagger: Tagger, most: usize) -> Self {
-        Self { tagger, most, size: 0, kept: LruCache::unbounded() }
+        Self { tagger, kept: Remembered::new(most, most.saturating_mul(BYTES)) }
     }
 
     /// What is known of `token`. It may have expired since.
     pub fn get(&mut self, token: &[u8]) -> Option<Rc<Verdict>> {
-        self.kept.get(&self.tagger.of(token)).cloned()
+        self.kept.get(self.tagger.of(token))
     }
 
     /// Keeps the verdict on `token`.
     pub fn keep(&mut self, token: &[u8], verdict: Rc<Verdict>) {
-        self.size = self.size.saturating_add(verdict.size);
-        if let Some(old) = self.kept.put(self.tagger.of(token), verdict) {
-            self.size = self.size.saturating_sub(old.size);
-        }
-        while self.kept.len() > self.most || self.size > self.most.saturating_mul(BYTES) {
-            let Some((_, last)) = self.kept.pop_lru() else {
-                return;
-            };
-            self.size = self.size.saturating_sub(last.size);
-        }
+        let size = verdict.size;
+        self.kept.keep(self.tagger.of(token), verdict, size);
     }
 
     /// Forgets `token`.
     pub fn forget(&mut self, token: &[u8]) {
-        if let Some(old) = self.kept.pop(&self.tagger.of(token)) {
-            self.size = self.size.saturating_sub(old.size);
-        }
+        self.kept.forget(self.tagger.of(token));
     }
 }

@@ -79,13 +79,11 @@ impl AfterResponse {
     }
 }
 
-/// Whether an answer with this head is an event stream.
+/// Whether an answer with this head is an event stream, or of a kind that begins with the name of that.
 fn opens_events(headers: &Headers) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     let kind = headers.sole("content-type").unwrap_or_default().trim_ascii_start();
-    let (start, rest) = kind.split_at_checked(EVENTS.len()).unwrap_or_default();
-    let ends = rest.trim_ascii_start().first().is_none_or(|next| *next == b';');
-    ends && start.eq_ignore_ascii_case(EVENTS)
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }
 
 impl Worker {
