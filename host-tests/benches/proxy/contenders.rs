@@ -15,7 +15,7 @@ use crate::tokens::{Pool, many};
 use crate::upgrade;
 use crate::upstream::{Credential, Server};
 
-/// All rows that are wanted, in the order of a slice: side by side what is held against each other.
+/// All rows that are wanted, in the order of a slice: d, b and f side by side, and e beside what has the same tokens.
 pub async fn rows(scene: &Scene, arguments: &Arguments) -> Vec<Row> {
     let mut rows = Vec::new();
     let plan = arguments.plan;

@@ -4,9 +4,6 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// The kernel tells processor time in hundredths of a second on every machine that Envoy is built for.
-const TICK: Duration = Duration::from_millis(10);
-
 /// The core of what is measured.
 pub const MEASURED: &str = "0";
 /// The core of everything else.
@@ -22,13 +19,15 @@ impl Process {
         Self(std::process::id())
     }
 
-    /// Processor time used so far, by all its threads.
+    /// Processor time used so far, by all its threads that live.
     pub fn used(self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).expect("the process lives");
-        // The name may hold anything, and ends with the last parenthesis. Then `utime` is the 12th, `stime` the 13th.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
-        let ticks: u32 = fields.take(2).map(|field| field.parse::<u32>().unwrap()).sum();
-        TICK * ticks
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the process lives");
+        let used = threads.filter_map(|thread| {
+            // The first number is nanoseconds. `stat` has hundredths of a second, which is coarse for short windows.
+            let stat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(used.sum())
     }
 
     /// Resident memory in KiB.

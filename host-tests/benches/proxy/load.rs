@@ -182,7 +182,8 @@ pub async fn measure(
     run.lasts(plan.window).await;
     let elapsed = began.elapsed();
     run.go_to(Phase::Over);
-    let (used, here) = (target.process.used() - used, Process::this().used() - here);
+    let (used, here) =
+        (target.process.used().saturating_sub(used), Process::this().used().saturating_sub(here));
     while let Some(ended) = connections.join_next().await {
         let ended = ended.unwrap_or_else(|panic| Err(panic.to_string()));
         ended.map_err(|why| format!("{why} (after {} requests)", run.sent.get() - first))?;

@@ -34,7 +34,7 @@ pub struct Row {
     pub fault: Option<String>,
 }
 
-/// How often a window is tried that tells nothing.
+/// How often a slice is tried that tells nothing.
 const ATTEMPTS: usize = 3;
 
 /// What comes before and after a credential of so many bytes.
@@ -69,7 +69,10 @@ impl Row {
     /// and none faster.
     pub fn end_round(&mut self) {
         let fastest = self.slices.drain(..).max_by(|one, other| one.rate.total_cmp(&other.rate));
-        self.samples.extend(fastest);
+        match fastest {
+            Some(fastest) => self.samples.push(fastest),
+            None => drop(self.fault.get_or_insert("a whole round told nothing".into())),
+        }
     }
 
     /// One slice of all, the first of which is 0.
@@ -78,10 +81,8 @@ impl Row {
             if self.fault.is_some() {
                 return;
             }
-            let is_last = attempt + 1 == ATTEMPTS;
             match self.window(slice * ATTEMPTS + attempt, slice == 0, plan).await {
-                Ok(Sample { flaw: Some(flaw), .. }) if is_last => self.fault = Some(flaw.into()),
-                Ok(Sample { flaw: Some(_), .. }) => {}
+                Ok(Sample { flaw: Some(flaw), .. }) => eprintln!("  {}: {flaw}", self.name),
                 Ok(sample) => return self.slices.push(sample),
                 Err(why) => self.fault = Some(format!("{why}\n{}", self.target.last_words())),
             }

@@ -17,9 +17,9 @@ use crate::cpu::on_all_cores;
 
 /// How long tokens are good for: longer than any run takes.
 pub const LIFETIME: u64 = 3600;
-/// How long an ID-JAG is. FastMCP takes none that is good for longer.
+/// How long an ID-JAG for Jagway is.
 pub const ID_JAG_LIFETIME: u64 = 300;
-/// How long an ID-JAG for others than Jagway is: FastMCP remembers 10,000 at a time, and takes no more.
+/// How long one for others is: FastMCP remembers 10,000 at a time, and takes no more.
 pub const SHORT_LIFETIME: u64 = 60;
 
 /// Signs JWTs with one header.
@@ -83,7 +83,7 @@ pub fn many(count: usize, make: &(impl Fn() -> String + Sync + ?Sized)) -> Vec<S
     })
 }
 
-/// New tokens for each round: none is ever sent twice to the same target.
+/// New tokens for each slice: none is ever sent twice to the same target.
 pub struct Pool {
     make: Make,
     number: Cell<Option<usize>>,
@@ -127,7 +127,7 @@ impl Pool {
         self.batch.borrow().clone()
     }
 
-    /// Somebody will use so many in a round.
+    /// Somebody will use so many in a slice.
     pub fn want(&self, count: usize) {
         match &self.make {
             Make::Whole(_) => self.wanted.set(count.max(self.wanted.get())),
