@@ -127,7 +127,7 @@ pub fn check_head(
 /// Verifies a token, and remembers the verdict.
 fn verify(site: &Site, server: &AuthorizationServer, token: &[u8]) -> Result<Rc<Verdict>, Error> {
     let verified = access_token::verify(token, &server.keys, server.issuer.as_str());
-    let verdict = Rc::new(Verdict::new(verified.map_err(Error::AccessToken)?, token.len()));
+    let verdict = Rc::new(Verdict::new(verified.map_err(Error::AccessToken)?));
     site.verdicts.borrow_mut().keep(token, verdict.clone());
     Ok(verdict)
 }

@@ -25,15 +25,14 @@ pub struct Verdict {
     origin: Origin,
     /// The state of the list of revocations in which it was not on it.
     unrevoked: Cell<Option<u32>>,
-    size: usize,
 }
 
 impl Verdict {
-    /// The verdict on `token`, which was `size` bytes long as text.
-    pub fn new(token: AccessToken, size: usize) -> Self {
+    /// The verdict on `token`.
+    pub fn new(token: AccessToken) -> Self {
         let SubjectId { issuer, tenant, subject } = &token.id;
         let origin = revocation::origin(issuer, tenant.as_deref(), subject);
-        Self { token, origin, unrevoked: Cell::new(None), size }
+        Self { token, origin, unrevoked: Cell::new(None) }
     }
 
     /// Whether the token has been revoked at `now` (seconds since the epoch), by itself or with its user.
@@ -72,8 +71,7 @@ impl Verdicts {
 
     /// Keeps the verdict on `token`.
     pub fn keep(&mut self, token: &[u8], verdict: Rc<Verdict>) {
-        let size = verdict.size;
-        self.kept.keep(self.tagger.of(token), verdict, size);
+        self.kept.keep(self.tagger.of(token), verdict, token.len());
     }
 
     /// Forgets `token`.

@@ -36,8 +36,8 @@ fn verdicts(most: usize) -> Verdicts {
     Verdicts::new(Tagger::new(&[7; 32]), most)
 }
 
-fn verdict(jti: &str, size: usize) -> Rc<Verdict> {
-    Rc::new(Verdict::new(token(jti), size))
+fn verdict(jti: &str) -> Rc<Verdict> {
+    Rc::new(Verdict::new(token(jti)))
 }
 
 /// A store that counts what is read.
@@ -59,7 +59,7 @@ impl Store for Counted {
 fn a_verdict_is_found_by_the_whole_token_and_by_no_other() {
     let mut verdicts = verdicts(10);
 
-    verdicts.keep(b"header.payload.signature", verdict("1", 24));
+    verdicts.keep(b"header.payload.signature", verdict("1"));
 
     assert_eq!(verdicts.get(b"header.payload.signature").unwrap().token.jti, "1");
     let others: [&[u8]; 5] =
@@ -73,10 +73,10 @@ fn a_verdict_is_found_by_the_whole_token_and_by_no_other() {
 fn what_was_not_asked_for_longest_makes_room() {
     let mut verdicts = verdicts(2);
 
-    verdicts.keep(b"a", verdict("a", 1));
-    verdicts.keep(b"b", verdict("b", 1));
+    verdicts.keep(b"a", verdict("a"));
+    verdicts.keep(b"b", verdict("b"));
     verdicts.get(b"a");
-    verdicts.keep(b"c", verdict("c", 1));
+    verdicts.keep(b"c", verdict("c"));
 
     assert!(verdicts.get(b"a").is_some() && verdicts.get(b"c").is_some());
     assert!(verdicts.get(b"b").is_none());
@@ -85,21 +85,21 @@ fn what_was_not_asked_for_longest_makes_room() {
 #[test]
 fn large_tokens_take_the_room_of_many() {
     let mut verdicts = verdicts(16);
+    let (small, [a, b]) = ([b's'; 600], [b'a', b'b'].map(|byte| [byte; 16 * 1024]));
 
-    verdicts.keep(b"small", verdict("small", 600));
-    for name in [b"a", b"b"] {
-        verdicts.keep(name, verdict("large", 16 * 1024));
-    }
+    verdicts.keep(&small, verdict("small"));
+    verdicts.keep(&a, verdict("large"));
+    verdicts.keep(&b, verdict("large"));
 
-    assert!(verdicts.get(b"small").is_none() && verdicts.get(b"a").is_none());
-    assert!(verdicts.get(b"b").is_some(), "one of them has all the room");
+    assert!(verdicts.get(&small).is_none() && verdicts.get(&a).is_none());
+    assert!(verdicts.get(&b).is_some(), "one of them has all the room");
 }
 
 #[test]
 fn where_nothing_may_be_kept_nothing_is() {
     let mut verdicts = verdicts(0);
 
-    verdicts.keep(b"a", verdict("a", 1));
+    verdicts.keep(b"a", verdict("a"));
 
     assert!(verdicts.get(b"a").is_none());
 }
@@ -107,21 +107,22 @@ fn where_nothing_may_be_kept_nothing_is() {
 #[test]
 fn a_token_kept_again_and_again_takes_its_room_once() {
     let mut verdicts = verdicts(2);
+    let [a, b, c] = [b'a', b'b', b'c'].map(|byte| [byte; 1_000]);
 
     for _ in 0..100 {
-        verdicts.keep(b"a", verdict("a", 1_000));
+        verdicts.keep(&a, verdict("a"));
     }
-    verdicts.keep(b"b", verdict("b", 1_000));
-    verdicts.forget(b"b");
-    verdicts.keep(b"c", verdict("c", 1_000));
+    verdicts.keep(&b, verdict("b"));
+    verdicts.forget(&b);
+    verdicts.keep(&c, verdict("c"));
 
-    assert!(verdicts.get(b"a").is_some() && verdicts.get(b"c").is_some());
+    assert!(verdicts.get(&a).is_some() && verdicts.get(&c).is_some());
 }
 
 #[test]
 fn as_long_as_nothing_is_revoked_one_read_tells() {
     let store = Counted::default();
-    let verdict = verdict("1", 1);
+    let verdict = verdict("1");
     let reads = |now| {
         let before = store.1.get();
         (verdict.is_revoked(&store, now), store.1.get() - before)
@@ -141,7 +142,7 @@ fn as_long_as_nothing_is_revoked_one_read_tells() {
 #[test]
 fn a_user_that_is_revoked_is_so_for_tokens_that_are_remembered() {
     let store = Memory::default();
-    let verdict = verdict("1", 1);
+    let verdict = verdict("1");
     assert_eq!(verdict.is_revoked(&store, 900), Ok(false));
 
     let origin = revocation::origin("https://idp", None, "alice");
