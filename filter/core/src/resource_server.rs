@@ -13,7 +13,7 @@ use crate::reply::{Reply, Surface, cors};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::store::{Store, Unavailable};
-use crate::verdicts::Verdict;
+use crate::verdicts::{Name, Verdict};
 use std::rc::Rc;
 
 /// What becomes of a request's head before it goes upstream.
@@ -92,7 +92,8 @@ pub fn check_head(
         return Err(Error::TokenInQuery);
     }
     let (scheme, presented) = presented(request)?;
-    let known = site.verdicts.borrow_mut().get(presented);
+    let name = site.verdicts.borrow().name(presented);
+    let known = site.verdicts.borrow_mut().get(name);
     let verdict = match known {
         Some(known) => known,
         None => {
@@ -102,7 +103,7 @@ pub fn check_head(
                 return check_token68(presented).map(|()| Head::Foreign);
             }
             // What is ours is of that form.
-            let verified = verify(site, server, presented);
+            let verified = verify(site, server, presented, name);
             verified.or_else(|error| check_token68(presented).and(Err(error)))?
         }
     };
@@ -110,7 +111,7 @@ pub fn check_head(
     if let Err(fault) = token.check(audience, now, server.endpoint.rules.skew) {
         // One that has ended takes no more room; one for another resource may be good there.
         if fault == Fault::Expired {
-            site.verdicts.borrow_mut().forget(presented);
+            site.verdicts.borrow_mut().forget(name);
         }
         return Err(Error::AccessToken(fault));
     }
@@ -124,11 +125,16 @@ pub fn check_head(
     Ok(Head::Passed(verdict))
 }
 
-/// Verifies a token, and remembers the verdict.
-fn verify(site: &Site, server: &AuthorizationServer, token: &[u8]) -> Result<Rc<Verdict>, Error> {
+/// Verifies a token, and remembers the verdict under `name`.
+fn verify(
+    site: &Site,
+    server: &AuthorizationServer,
+    token: &[u8],
+    name: Name,
+) -> Result<Rc<Verdict>, Error> {
     let verified = access_token::verify(token, &server.keys, server.issuer.as_str());
     let verdict = Rc::new(Verdict::new(verified.map_err(Error::AccessToken)?));
-    site.verdicts.borrow_mut().keep(token, verdict.clone());
+    site.verdicts.borrow_mut().keep(name, verdict.clone());
     Ok(verdict)
 }
 

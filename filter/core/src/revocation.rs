@@ -6,6 +6,7 @@
 
 use crate::digest::{Key, of_fields, short_digest};
 use crate::store::{Store, Unavailable, update};
+use core::num::NonZeroU32;
 
 /// How many buckets each of the two tables has.
 const BUCKETS: u16 = 8192;
@@ -86,11 +87,11 @@ pub fn revoke_origin(
 }
 
 /// The state of all lists: a number that changes with every revocation. What was not revoked in one state is
-/// not as long as it lasts.
+/// not as long as it lasts. `None` as long as nothing at all has been revoked.
 ///
 /// [`Unavailable`] if the store does not answer.
-pub fn state(store: &dyn Store) -> Result<u32, Unavailable> {
-    store.get(STATE).map(|(_, version)| version)
+pub fn state(store: &dyn Store) -> Result<Option<NonZeroU32>, Unavailable> {
+    store.get(STATE).map(|(_, version)| NonZeroU32::new(version))
 }
 
 /// Whether a token issued at `issued_at` (seconds since the epoch) to `origin` is revoked, by its `jti`

@@ -9,7 +9,8 @@ use crate::remembered::Remembered;
 use crate::revocation::{self, Origin};
 use crate::store::{Store, Unavailable};
 use crate::subject_id::SubjectId;
-use std::cell::Cell;
+use core::num::NonZeroU32;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 /// For each token that may be kept, so many bytes of token text are, whatever their number: a token may
@@ -21,18 +22,16 @@ const BYTES: usize = 1024;
 pub struct Verdict {
     /// The token.
     pub token: AccessToken,
-    /// Whose it is, as revocations name them.
-    origin: Origin,
-    /// The state of the list of revocations in which it was not on it.
-    unrevoked: Cell<Option<u32>>,
+    /// Whose it is, as revocations name them; not looked for before there are any.
+    origin: OnceCell<Origin>,
+    /// The state of the lists of revocations in which it was on none.
+    unrevoked: Cell<Option<NonZeroU32>>,
 }
 
 impl Verdict {
     /// The verdict on `token`.
     pub fn new(token: AccessToken) -> Self {
-        let SubjectId { issuer, tenant, subject } = &token.id;
-        let origin = revocation::origin(issuer, tenant.as_deref(), subject);
-        Self { token, origin, unrevoked: Cell::new(None) }
+        Self { token, origin: OnceCell::new(), unrevoked: Cell::new(None) }
     }
 
     /// Whether the token has been revoked at `now` (seconds since the epoch), by itself or with its user.
@@ -42,14 +41,25 @@ impl Verdict {
     pub fn is_revoked(&self, store: &dyn Store, now: u64) -> Result<bool, Unavailable> {
         // Read first: what is revoked after this shows in the next state.
         let state = revocation::state(store)?;
-        if self.unrevoked.get() == Some(state) {
+        if state.is_none() || self.unrevoked.get() == state {
             return Ok(false);
         }
         let AccessToken { jti, issued_at, .. } = &self.token;
-        let revoked = revocation::is_revoked(store, Some(jti), &self.origin, *issued_at, now)?;
-        self.unrevoked.set((!revoked).then_some(state));
+        let origin = self.origin.get_or_init(|| {
+            let SubjectId { issuer, tenant, subject } = &self.token.id;
+            revocation::origin(issuer, tenant.as_deref(), subject)
+        });
+        let revoked = revocation::is_revoked(store, Some(jti), origin, *issued_at, now)?;
+        self.unrevoked.set(state.filter(|_| !revoked));
         Ok(revoked)
     }
+}
+
+/// What a token goes by here. It tells nothing of the token.
+#[derive(Clone, Copy)]
+pub struct Name {
+    tag: u128,
+    bytes: usize,
 }
 
 /// The verdicts of one worker; those not asked for longest make room.
@@ -64,18 +74,23 @@ impl Verdicts {
         Self { tagger, kept: Remembered::new(most, most.saturating_mul(BYTES)) }
     }
 
-    /// What is known of `token`. It may have expired since.
-    pub fn get(&mut self, token: &[u8]) -> Option<Rc<Verdict>> {
-        self.kept.get(self.tagger.of(token))
+    /// The name of `token`.
+    pub fn name(&self, token: &[u8]) -> Name {
+        Name { tag: self.tagger.of(token), bytes: token.len() }
     }
 
-    /// Keeps the verdict on `token`.
-    pub fn keep(&mut self, token: &[u8], verdict: Rc<Verdict>) {
-        self.kept.keep(self.tagger.of(token), verdict, token.len());
+    /// What is known of the token `name`. It may have expired since.
+    pub fn get(&mut self, name: Name) -> Option<Rc<Verdict>> {
+        self.kept.get(name.tag)
     }
 
-    /// Forgets `token`.
-    pub fn forget(&mut self, token: &[u8]) {
-        self.kept.forget(self.tagger.of(token));
+    /// Keeps the verdict on the token `name`.
+    pub fn keep(&mut self, name: Name, verdict: Rc<Verdict>) {
+        self.kept.keep(name.tag, verdict, name.bytes);
+    }
+
+    /// Forgets the token `name`.
+    pub fn forget(&mut self, name: Name) {
+        self.kept.forget(name.tag);
     }
 }

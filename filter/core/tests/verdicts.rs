@@ -59,13 +59,13 @@ impl Store for Counted {
 fn a_verdict_is_found_by_the_whole_token_and_by_no_other() {
     let mut verdicts = verdicts(10);
 
-    verdicts.keep(b"header.payload.signature", verdict("1"));
+    verdicts.keep(verdicts.name(b"header.payload.signature"), verdict("1"));
 
-    assert_eq!(verdicts.get(b"header.payload.signature").unwrap().token.jti, "1");
+    assert_eq!(verdicts.get(verdicts.name(b"header.payload.signature")).unwrap().token.jti, "1");
     let others: [&[u8]; 5] =
         [b"", b"header.payload.signaturf", b"header.payload.signatur", b"header.payload", b"x"];
     for other in others {
-        assert!(verdicts.get(other).is_none(), "{other:?}");
+        assert!(verdicts.get(verdicts.name(other)).is_none(), "{other:?}");
     }
 }
 
@@ -73,13 +73,15 @@ fn a_verdict_is_found_by_the_whole_token_and_by_no_other() {
 fn what_was_not_asked_for_longest_makes_room() {
     let mut verdicts = verdicts(2);
 
-    verdicts.keep(b"a", verdict("a"));
-    verdicts.keep(b"b", verdict("b"));
-    verdicts.get(b"a");
-    verdicts.keep(b"c", verdict("c"));
+    verdicts.keep(verdicts.name(b"a"), verdict("a"));
+    verdicts.keep(verdicts.name(b"b"), verdict("b"));
+    verdicts.get(verdicts.name(b"a"));
+    verdicts.keep(verdicts.name(b"c"), verdict("c"));
 
-    assert!(verdicts.get(b"a").is_some() && verdicts.get(b"c").is_some());
-    assert!(verdicts.get(b"b").is_none());
+    assert!(
+        verdicts.get(verdicts.name(b"a")).is_some() && verdicts.get(verdicts.name(b"c")).is_some()
+    );
+    assert!(verdicts.get(verdicts.name(b"b")).is_none());
 }
 
 #[test]
@@ -87,21 +89,23 @@ fn large_tokens_take_the_room_of_many() {
     let mut verdicts = verdicts(16);
     let (small, [a, b]) = ([b's'; 600], [b'a', b'b'].map(|byte| [byte; 16 * 1024]));
 
-    verdicts.keep(&small, verdict("small"));
-    verdicts.keep(&a, verdict("large"));
-    verdicts.keep(&b, verdict("large"));
+    verdicts.keep(verdicts.name(&small), verdict("small"));
+    verdicts.keep(verdicts.name(&a), verdict("large"));
+    verdicts.keep(verdicts.name(&b), verdict("large"));
 
-    assert!(verdicts.get(&small).is_none() && verdicts.get(&a).is_none());
-    assert!(verdicts.get(&b).is_some(), "one of them has all the room");
+    assert!(
+        verdicts.get(verdicts.name(&small)).is_none() && verdicts.get(verdicts.name(&a)).is_none()
+    );
+    assert!(verdicts.get(verdicts.name(&b)).is_some(), "one of them has all the room");
 }
 
 #[test]
 fn where_nothing_may_be_kept_nothing_is() {
     let mut verdicts = verdicts(0);
 
-    verdicts.keep(b"a", verdict("a"));
+    verdicts.keep(verdicts.name(b"a"), verdict("a"));
 
-    assert!(verdicts.get(b"a").is_none());
+    assert!(verdicts.get(verdicts.name(b"a")).is_none());
 }
 
 #[test]
@@ -110,13 +114,13 @@ fn a_token_kept_again_and_again_takes_its_room_once() {
     let [a, b, c] = [b'a', b'b', b'c'].map(|byte| [byte; 1_000]);
 
     for _ in 0..100 {
-        verdicts.keep(&a, verdict("a"));
+        verdicts.keep(verdicts.name(&a), verdict("a"));
     }
-    verdicts.keep(&b, verdict("b"));
-    verdicts.forget(&b);
-    verdicts.keep(&c, verdict("c"));
+    verdicts.keep(verdicts.name(&b), verdict("b"));
+    verdicts.forget(verdicts.name(&b));
+    verdicts.keep(verdicts.name(&c), verdict("c"));
 
-    assert!(verdicts.get(&a).is_some() && verdicts.get(&c).is_some());
+    assert!(verdicts.get(verdicts.name(&a)).is_some() && verdicts.get(verdicts.name(&c)).is_some());
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn as_long_as_nothing_is_revoked_one_read_tells() {
         (verdict.is_revoked(&store, now), store.1.get() - before)
     };
 
-    assert_eq!(reads(900), (Ok(false), 3));
+    assert_eq!(reads(900), (Ok(false), 1), "nothing ever was");
     assert_eq!(reads(901), (Ok(false), 1));
     revocation::revoke_token(&store.0, "another", 2_000, 901).unwrap();
     assert_eq!(reads(902), (Ok(false), 3), "something was: it is looked for again");
