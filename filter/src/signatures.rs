@@ -2,7 +2,7 @@
 
 use crate::host;
 use jagway_core::engine::ForeignFunctions;
-use jagway_core::protobuf::{field, message};
+use jagway_core::protobuf::{field, message, secret_message};
 
 /// How Envoy says that a signature is not good. Whatever else it says, it could not tell.
 const NOT_VERIFIED: &[u8] = b"Failed to verify digest. Error code: 0";
@@ -30,7 +30,7 @@ impl ForeignFunctions for Signatures {
     }
 
     fn sign(&self, hash: &str, private_key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
-        let arguments = message(&[(1, hash.as_bytes()), (2, private_key), (3, text)]);
+        let arguments = secret_message(&[(1, hash.as_bytes()), (2, private_key), (3, text)]);
         // SignResult: `bool result = 1`, `bytes signature = 2`, `string error = 3`.
         let answer = host::call_foreign_function("sign", &arguments)?;
         match *fields(&answer)? {

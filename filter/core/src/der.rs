@@ -46,10 +46,21 @@ pub(crate) fn p256_private_key(scalar: &[u8; 32], point: &[u8]) -> Zeroizing<Vec
 }
 
 /// An ECDSA signature of two halves of one length (RFC 7518 §3.4) as an ECDSA-Sig-Value (RFC 3279
-/// §2.2.3).
+/// §2.2.3). Made for each new token, so in one piece.
 pub(crate) fn ecdsa_signature(halves: &[u8]) -> Vec<u8> {
     let (r, s) = halves.split_at_checked(halves.len() / 2).unwrap_or_default();
-    element(SEQUENCE, &[integer(r), integer(s)].concat())
+    let numbers = [unsigned(r), unsigned(s)];
+    // The curves there are have halves of 48 bytes at most: each length is one byte.
+    let length = |(zero, digits): (&[u8], &[u8])| zero.len() + digits.len();
+    let content: usize = numbers.iter().map(|number| 2 + length(*number)).sum();
+    let mut bytes = Vec::with_capacity(2 + content);
+    bytes.extend([SEQUENCE, content as u8]);
+    for (zero, digits) in numbers {
+        bytes.extend([INTEGER, length((zero, digits)) as u8]);
+        bytes.extend_from_slice(zero);
+        bytes.extend_from_slice(digits);
+    }
+    bytes
 }
 
 fn public_key(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
@@ -57,12 +68,18 @@ fn public_key(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
     element(SEQUENCE, &[algorithm, &key].concat())
 }
 
-/// No sign, and no zero byte that is not needed (X.690 §8.3.2).
 fn integer(bytes: &[u8]) -> Vec<u8> {
+    let (zero, digits) = unsigned(bytes);
+    element(INTEGER, &[zero, digits].concat())
+}
+
+/// A number without sign in the bytes of one with it: a zero byte, or none, and digits. No zero byte that is not needed
+/// (X.690 §8.3.2).
+fn unsigned(bytes: &[u8]) -> (&[u8], &[u8]) {
     let digits = without_leading_zeros(bytes);
     match digits.first() {
-        Some(first) if *first < 0x80 => element(INTEGER, digits),
-        _ => element(INTEGER, &[&[0], digits].concat()),
+        Some(first) if *first < 0x80 => (&[], digits),
+        _ => (&[0], digits),
     }
 }
 

@@ -35,10 +35,10 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A message of these fields, each with its number (1 to 15), all text or bytes.
-pub fn message(fields: &[(u8, &[u8])]) -> Zeroizing<Vec<u8>> {
+pub fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
     let size = fields.iter().map(|(_, content)| content.len() + 6).sum();
-    // As large as it gets: what moved would leave a copy behind, and a key may be in it.
-    let mut message = Zeroizing::new(Vec::with_capacity(size));
+    // As large as it gets: what moved would leave a copy behind, see `secret_message`.
+    let mut message = Vec::with_capacity(size);
     for (number, content) in fields {
         message.push(number << 3 | WITH_LENGTH);
         let mut length = content.len();
@@ -50,6 +50,11 @@ pub fn message(fields: &[(u8, &[u8])]) -> Zeroizing<Vec<u8>> {
         message.extend_from_slice(content);
     }
     message
+}
+
+/// As [`message`], with a key in it: erased when dropped.
+pub fn secret_message(fields: &[(u8, &[u8])]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(message(fields))
 }
 
 #[cfg(test)]
