@@ -35,11 +35,12 @@ const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         journey: "accept, new token",
-        instructions: 23_167_000,
+        instructions: 117_000,
         calls: &[
+            ("proxy_call_foreign_function", 1),
             ("proxy_get_current_time_nanoseconds", 1),
             ("proxy_get_header_map_pairs", 2),
-            ("proxy_get_shared_data", 3),
+            ("proxy_get_shared_data", 1),
             ("proxy_remove_header_map_value", 1),
             ("proxy_replace_header_map_value", 1),
         ],
@@ -57,8 +58,9 @@ const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         journey: "grant",
-        instructions: 37_445_000,
+        instructions: 393_000,
         calls: &[
+            ("proxy_call_foreign_function", 2),
             ("proxy_get_buffer_bytes", 1),
             ("proxy_get_current_time_nanoseconds", 2),
             ("proxy_get_header_map_pairs", 1),

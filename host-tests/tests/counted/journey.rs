@@ -1,12 +1,10 @@
 //! Requests that the counted worker is sent.
 
-use std::collections::BTreeMap;
-
 use host_tests::wasm;
 use jagway_core::signing::SigningKey;
 use serde_json::{Value, json};
 
-use super::{Counts, End, Setup, Worker};
+use super::{Counts, End, Setup, Worker, signatures};
 use crate::parts::servers::{HOST, Servers, part};
 use crate::parts::{NOW, env, grant, id_jag};
 
@@ -41,7 +39,7 @@ impl Journey {
         let names = ["SIGNING_KEY", "WAREHOUSE_KEY", "IDP_SECRET", "AS_SECRET", "BOT_REFRESH"];
         let names = names.into_iter().chain(["OTHER_REFRESH"]);
         let environment = names.map(|name| (name.to_owned(), env(name).unwrap())).collect();
-        let foreign = BTreeMap::new();
+        let foreign = signatures::es256();
         let setup = Setup { module, config, environment, time: NOW, foreign, profiled };
         let mut worker = Worker::start(setup).unwrap();
         let mut servers = Servers::default();

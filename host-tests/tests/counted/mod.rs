@@ -8,6 +8,7 @@ mod host;
 mod instrument;
 pub mod journey;
 pub mod profile;
+pub mod signatures;
 mod wasi;
 
 use std::collections::BTreeMap;
