@@ -10,6 +10,7 @@ mod parts;
 
 use counted::Counts;
 use counted::journey::{Journey, renamed};
+use jagway_core::digest::{hex, sha256};
 use parts::{accept_config, upgrade_config};
 
 /// What a journey may cost.
@@ -130,6 +131,25 @@ fn a_caller_that_is_known_is_upgraded_at_the_cost_it_had() {
     let counts = settled(100, |_| journey.upgrade());
 
     assert_allowed("upgrade, warm", &counts);
+}
+
+#[test]
+fn a_caller_among_a_thousand_costs_what_it_costs_among_three() {
+    let among = |others: usize| {
+        let mut config = upgrade_config();
+        let callers = config["resources"][0]["upgrade"]["callers"].as_array_mut().unwrap();
+        for number in 0..others {
+            let mut caller = callers[1].clone();
+            caller["api_key"]["sha256"] = hex(&sha256(&number.to_be_bytes())).into();
+            callers.push(caller);
+        }
+        let mut journey = Journey::start(&config);
+        settled(20, |_| journey.upgrade()).total()
+    };
+
+    let (few, many) = (among(0), among(1_000));
+
+    assert!(many <= few + few / 20, "{few} instructions, and {many}");
 }
 
 #[test]

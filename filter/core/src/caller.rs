@@ -125,7 +125,7 @@ pub fn identify(upgrade: &Upgrade, request: &Request) -> Result<Known, Error> {
 /// did.
 pub fn speaks_ema(upgrade: &Upgrade, request: &Request) -> bool {
     let certified = by_certificate(upgrade, request).is_some();
-    let mut headers = headers(upgrade).into_iter().flat_map(|name| request.headers.all(name));
+    let mut headers = upgrade.presented.iter().flat_map(|name| request.headers.all(name));
     let token = match (headers.next(), headers.next()) {
         (None, _) => return !certified,
         (Some(only), None) => only,
@@ -159,18 +159,18 @@ fn by_certificate<'a>(upgrade: &'a Upgrade, request: &Request) -> Option<&'a Cal
     })
 }
 
-/// Names of the header fields in which callers of `upgrade` present something.
-pub fn headers(upgrade: &Upgrade) -> Vec<&str> {
-    let mut headers = vec!["authorization"];
-    for caller in &upgrade.callers {
+/// Names of the header fields in which `callers` present something, each once.
+pub fn headers(callers: &[Caller]) -> Vec<String> {
+    let mut headers = vec!["authorization".to_owned()];
+    for caller in callers {
         let (Presents::ApiKey(header, _)
         | Presents::RefreshToken(header)
         | Presents::Saml { header, .. }) = &caller.presents
         else {
             continue;
         };
-        if !headers.contains(&header.as_str()) {
-            headers.push(header);
+        if !headers.contains(header) {
+            headers.push(header.clone());
         }
     }
     headers
@@ -188,9 +188,8 @@ fn presented<'a>(
     upgrade: &'a Upgrade,
     request: &'a Request,
 ) -> Result<Option<Presented<'a>>, Error> {
-    let headers = headers(upgrade);
-    let mut values =
-        headers.iter().flat_map(|name| request.headers.all(name).map(move |value| (*name, value)));
+    let all = |name: &'a String| request.headers.all(name).map(move |value| (&**name, value));
+    let mut values = upgrade.presented.iter().flat_map(all);
     let (name, value) = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
         (Some(only), None) => only,

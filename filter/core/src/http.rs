@@ -98,27 +98,23 @@ impl Headers {
     /// `None` if it is anything else. A name that is no text, which no proxy lets through, reads as empty where text is
     /// asked for.
     pub fn from_host(bytes: Vec<u8>) -> Option<Self> {
-        let number = |at: usize| -> Option<usize> {
-            let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-            usize::try_from(u32::from_le_bytes(bytes)).ok()
+        let Some((count, rest)) = bytes.split_first_chunk() else {
+            return bytes.is_empty().then(Self::default);
         };
-        if bytes.is_empty() {
-            return Some(Self::default());
+        let number = |bytes| usize::try_from(u32::from_le_bytes(bytes)).ok();
+        let (sizes, _) = rest.split_at_checked(number(*count)?.checked_mul(8)?)?;
+        let mut next = sizes.len().checked_add(4)?;
+        let mut take = |size: [u8; 4]| {
+            let part = (next, next.checked_add(number(size)?)?);
+            next = part.1.checked_add(1)?;
+            Some(part)
+        };
+        let mut fields = Vec::with_capacity(sizes.len() / 8);
+        for size in sizes.as_chunks().0 {
+            let [a, b, c, d, e, f, g, h] = *size;
+            fields.push(Field { name: take([a, b, c, d])?, value: take([e, f, g, h])? });
         }
-        let count = number(0)?;
-        let mut data = count.checked_mul(8)?.checked_add(4)?;
-        let mut fields = Vec::with_capacity(count.min(bytes.len() / 8));
-        for index in 0..count {
-            let mut take = |size: usize| {
-                let part = (data, data.checked_add(size)?);
-                data = part.1.checked_add(1)?;
-                bytes.get(part.0..part.1).map(|_| part)
-            };
-            let name = take(number(4 + index * 8)?)?;
-            let value = take(number(8 + index * 8)?)?;
-            fields.push(Field { name, value });
-        }
-        Some(Self { bytes, fields })
+        (next <= bytes.len()).then_some(Self { bytes, fields })
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) {

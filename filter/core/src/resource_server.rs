@@ -151,7 +151,7 @@ pub fn check_revocation(store: &dyn Store, verdict: &Verdict, now: u64) -> Resul
 /// What becomes of the head of a request that goes on with what `swapped` says: no credential of the
 /// client's travels on, nor anything it put where one of ours could stand.
 pub fn edits(accept: &Accept, request: &Request, swapped: Vec<(String, Secret)>) -> Edits {
-    Edits { remove: credential_headers(request, &accept.own_headers()), set: swapped }
+    Edits { remove: credential_headers(request, &accept.own_headers), set: swapped }
 }
 
 /// What becomes of the head of a request with a foreign token: the token stays, and nothing the client
@@ -164,15 +164,16 @@ pub fn foreign_edits(accept: &Accept, request: &Request) -> Edits {
 
 /// The fields of `request` that must not travel on: credentials, those named in `more`, and names
 /// that are ours; in the spelling with `_` too, which many servers take for `-`.
-pub fn credential_headers(request: &Request, more: &[&str]) -> Vec<String> {
+pub fn credential_headers(request: &Request, more: &[String]) -> Vec<String> {
     let fixed = ["authorization", "cookie", "dpop", "proxy-authorization"];
+    let all = || fixed.into_iter().chain(more.iter().map(String::as_str));
     // A bit for each length that is looked for: of nearly all names there is nothing more to look at.
-    let lengths = fixed.iter().chain(more).fold(0u64, |bits, name| bits | 1 << (name.len() % 64));
+    let lengths = all().fold(0u64, |bits, name| bits | 1 << (name.len() % 64));
     let mut remove = Vec::new();
     for (name, _) in request.headers.parts() {
         let is_of_that_length = lengths >> (name.len() % 64) & 1 == 1;
         let is_held_back = is_of_that_length
-            && fixed.iter().chain(more).any(|other| is_read_alike(other.as_bytes(), name))
+            && all().any(|other| is_read_alike(other.as_bytes(), name))
             || is_own(name);
         if is_held_back {
             // No proxy lets a name through that is no text.

@@ -77,7 +77,7 @@ fn is_escaped_for_nothing(rest: &str) -> bool {
 
 /// The metadata of a resource that is the server's behind. It is public: no credential goes along.
 fn metadata_behind(host: &Host, request: &Request) -> Result<Route, Error> {
-    let presented: Vec<&str> = host.presented.iter().map(String::as_str).collect();
+    let presented: Vec<String> = host.presented.iter().cloned().collect();
     let remove = credential_headers(request, &presented);
     match request.method() {
         "GET" | "HEAD" => Ok(Route::Unjudged(Edits { remove, set: Vec::new() })),

@@ -1,18 +1,19 @@
 //! Text that must not print: secrets, tokens, keys.
 
 use core::fmt;
+use std::rc::Rc;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A secret or a token. It does not print, is not compared with `==`, and is wiped when dropped
-/// (best effort: the host keeps its own copies of headers and bodies).
+/// A secret or a token. It does not print, is not compared with `==`, and is wiped when the last of its clones is
+/// dropped, which are one piece of memory (best effort: the host keeps its own copies of headers and bodies).
 #[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Rc<Zeroizing<String>>);
 
 impl Secret {
     /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Rc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself, for the one place that has to send it.

@@ -139,7 +139,7 @@ pub fn at_hand(
 
 /// `request`, which goes on with `set` in the place of what it presented.
 fn swapped(request: &Request, sent: Sent, set: Vec<(String, Secret)>) -> Upgraded {
-    let remove = credential_headers(request, &caller::headers(&sent.upgrade));
+    let remove = credential_headers(request, &sent.upgrade.presented);
     let went =
         is_kept(&sent.upgrade, &request.headers).then(|| request.headers.edited(&remove, &set));
     Upgraded { edits: Edits { remove, set }, sent: Some(Rc::new(sent)), went }
@@ -160,7 +160,7 @@ fn tag(site: &Site, upgrade: &Upgrade, request: &Request) -> u128 {
     if let Some(certificate) = &request.certificate {
         tagger.field(&certificate.sha256);
     }
-    for name in caller::headers(upgrade) {
+    for name in &upgrade.presented {
         for value in request.headers.all(name) {
             tagger.field(name.as_bytes());
             tagger.field(value);
@@ -172,7 +172,7 @@ fn tag(site: &Site, upgrade: &Upgrade, request: &Request) -> u128 {
 /// Of a request that passes untouched, nothing is removed but what only a caller of ours would present, and
 /// what is ours.
 fn passed(upgrade: &Upgrade, request: &Request) -> Edits {
-    let mut remove = credential_headers(request, &caller::headers(upgrade));
+    let mut remove = credential_headers(request, &upgrade.presented);
     remove.retain(|name| !matches!(name.as_str(), "authorization" | "dpop" | "cookie"));
     Edits { remove, set: Vec::new() }
 }

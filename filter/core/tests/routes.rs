@@ -3,7 +3,6 @@
 
 mod support;
 
-use jagway_core::caller;
 use jagway_core::config::{Config, Kind, Resource, Upgrade};
 use jagway_core::digest::sha256;
 use jagway_core::error::Error;
@@ -268,7 +267,8 @@ fn metadata_behind(config: &Config, request: &Request, path: &str) -> Result<Opt
     if !here.iter().any(|upgrade| upgrade.passes_ema_clients && is_at(&upgrade.url)) {
         return Ok(None);
     }
-    let presented: Vec<&str> = here.into_iter().flat_map(caller::headers).collect();
+    let presented: Vec<String> =
+        here.into_iter().flat_map(|upgrade| upgrade.presented.clone()).collect();
     let remove = credential_headers(request, &presented);
     match request.method() {
         "GET" | "HEAD" => Ok(Some(Route::Unjudged(Edits { remove, set: Vec::new() }))),

@@ -40,6 +40,8 @@ pub struct Accept {
     pub others_first: bool,
     /// Whether its metadata is at the root of its host too.
     pub metadata_at_root: bool,
+    /// Names of the header fields that we set for the backend.
+    pub own_headers: Vec<String>,
     /// Header fields of the backend's answers that no client sees.
     pub hidden: Rc<[String]>,
 }
@@ -60,12 +62,6 @@ impl Accept {
             Whom::Group(of, name) => of == issuer && name == group,
             _ => false,
         })
-    }
-
-    /// Names of the header fields that we set for the backend.
-    pub fn own_headers(&self) -> Vec<&str> {
-        let credentials = self.credentials.iter().filter_map(|mapped| mapped.credential.header());
-        credentials.chain(self.identity_header.iter().map(|header| header.name.as_str())).collect()
     }
 }
 

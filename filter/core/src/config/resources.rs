@@ -70,6 +70,7 @@ impl Reading<'_> {
             name: raw.name.clone(),
             scope: granted.join(" ").into(),
             resource_metadata: metadata.as_str().into(),
+            own_headers: Vec::new(),
             hidden: Rc::default(),
             scopes: granted,
             default_scopes,
@@ -91,9 +92,20 @@ impl Reading<'_> {
             required_acr: raw.required_acr.clone(),
             max_auth_age: raw.max_auth_age,
         };
+        accept.own_headers = own_headers(&accept);
         accept.hidden = hidden(&accept);
         Ok(accept)
     }
+}
+
+/// What the credentials of the backend, and who calls, are told it in.
+fn own_headers(accept: &Accept) -> Vec<String> {
+    let credentials = accept.credentials.iter().filter_map(|mapped| mapped.credential.header());
+    let identity = accept.identity_header.iter().map(|header| header.name.as_str());
+    let mut names: Vec<String> = credentials.chain(identity).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Cookies and challenges of the backend are between it and us; it may echo what we sent, too; and a session that
@@ -101,8 +113,8 @@ impl Reading<'_> {
 fn hidden(accept: &Accept) -> Rc<[String]> {
     let binds = accept.mcp.as_ref().is_some_and(|mcp| mcp.bind_sessions);
     let hidden = ["set-cookie", "www-authenticate", "proxy-authenticate"].into_iter();
-    let hidden = hidden.chain(accept.own_headers()).chain(binds.then_some(call::SESSION_HEADER));
-    hidden.map(str::to_owned).collect()
+    let hidden = hidden.chain(accept.own_headers.iter().map(String::as_str));
+    hidden.chain(binds.then_some(call::SESSION_HEADER)).map(str::to_owned).collect()
 }
 
 impl Reading<'_> {

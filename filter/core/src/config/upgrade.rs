@@ -42,6 +42,8 @@ pub struct Upgrade {
     pub dpop: Bound,
     /// Who may call.
     pub callers: Vec<Caller>,
+    /// Header fields in which they present something ([`crate::caller::headers`]).
+    pub presented: Vec<String>,
     /// Whether clients that bring a token of the Resource AS pass untouched.
     pub passes_ema_clients: bool,
     /// Header fields of the server's answers that no client of ours sees.

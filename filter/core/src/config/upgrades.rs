@@ -9,6 +9,7 @@ use super::{
     Presents, ResourceAs, Upgrade,
 };
 use crate::authorization_details;
+use crate::caller;
 use crate::digest::{Key, of_fields};
 use crate::http::Url;
 use crate::names;
@@ -57,6 +58,7 @@ impl Reading<'_> {
         let servers = self.resource_servers(path, raw, provider)?;
         let max_token_age = raw.max_token_age.unwrap_or(300);
         within(&format!("{path}.max_token_age"), max_token_age, 1, 3600)?;
+        let callers = self.callers(path, raw, (provider, idp_client), providers)?;
         let scopes = |name: &str, list: &[String]| scopes(&format!("{path}.{name}"), list);
         Ok(Upgrade {
             way: way(value, resource, provider, idp_client),
@@ -73,7 +75,8 @@ impl Reading<'_> {
             authorization_details: details(path, raw.authorization_details.as_ref())?,
             actor: self.actor(path, raw.actor.as_ref(), idp_client)?,
             dpop: raw.dpop,
-            callers: self.callers(path, raw, (provider, idp_client), providers)?,
+            presented: caller::headers(&callers),
+            callers,
             passes_ema_clients: raw.pass_ema_clients,
             // A challenge would send it to an authorization server that is none of its business.
             hidden: ["www-authenticate", "dpop-nonce"].map(str::to_owned).into(),

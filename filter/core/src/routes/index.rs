@@ -1,6 +1,5 @@
 //! All endpoints of a configuration by authority and path: to find one costs the same however many there are.
 
-use crate::caller;
 use crate::config::{Accept, AuthorizationServer, Guard, Kind, Resource, Upgrade};
 use crate::http::Url;
 use crate::metadata;
@@ -147,7 +146,7 @@ impl Index {
         let root = names::WELL_KNOWN_PROTECTED_RESOURCE;
         let well_known = upgrade.url.with_well_known(root);
         self.at(&upgrade.url, |host| {
-            host.presented.extend(caller::headers(upgrade).into_iter().map(str::to_owned));
+            host.presented.extend(upgrade.presented.iter().cloned());
             if upgrade.passes_ema_clients && !host.is_guarded {
                 host.fix(root, || Fixed::MetadataBehind);
                 host.fix(well_known.path(), || Fixed::MetadataBehind);
