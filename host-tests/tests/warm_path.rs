@@ -12,6 +12,7 @@ use counted::Counts;
 use counted::journey::{Journey, renamed};
 use jagway_core::digest::{hex, sha256};
 use parts::{accept_config, upgrade_config};
+use serde_json::json;
 
 /// What a journey may cost.
 struct Allowed {
@@ -150,6 +151,32 @@ fn a_caller_among_a_thousand_costs_what_it_costs_among_three() {
     let (few, many) = (among(0), among(1_000));
 
     assert!(many <= few + few / 20, "{few} instructions, and {many}");
+}
+
+#[test]
+fn a_user_among_a_thousand_with_a_credential_each_costs_what_anybody_costs() {
+    let among = |others: usize| {
+        let mut config = accept_config();
+        let accept = &mut config["resources"][0]["accept"];
+        let key = json!({ "header": "x-api-key", "value": { "env": "WAREHOUSE_KEY" } });
+        let whom = (0..others).map(|number| format!("user-{number}")).chain(["alice".to_owned()]);
+        let credentials = whom.map(|user| {
+            let mut credential = key.clone();
+            credential["for"] = json!({ "identity_provider": "acme", "sub": user });
+            credential
+        });
+        accept["credentials"] = credentials.collect();
+        accept.as_object_mut().unwrap().remove("credential");
+        let mut journey = Journey::start(&config);
+        let (token, _) = journey.grant(0);
+        let grant = settled(20, |round| journey.grant(1 + round).1).total();
+        (settled(20, |_| journey.accept(&token)).total(), grant)
+    };
+
+    let (few, many) = (among(0), among(1_000));
+
+    assert!(many.0 <= few.0 + few.0 / 20, "{few:?} instructions, and {many:?}");
+    assert!(many.1 <= few.1 + few.1 / 20, "{few:?} instructions, and {many:?}");
 }
 
 #[test]

@@ -98,9 +98,8 @@ fn configured<'a>(
     token: &AccessToken,
 ) -> Result<(Swapped, Option<&'a Rc<BackendAs>>), Error> {
     let holder = holder(token);
-    let mapped = accept.credentials.iter().find(|mapped| mapped.is_for(&holder));
     let mut swapped = Swapped::default();
-    match &mapped.ok_or(Error::NoBackendCredential)?.credential {
+    match accept.credentials.first(&holder).ok_or(Error::NoBackendCredential)? {
         Credential::None => {}
         Credential::Header(name, value) => swapped.set.push((name.clone(), value.clone())),
         Credential::Token(backend) => return Ok((swapped, Some(backend))),

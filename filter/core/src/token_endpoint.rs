@@ -276,24 +276,16 @@ fn entitled(
     subject.groups.retain(|group| accept.asks_for_group(&subject.id.issuer, group));
     // The first entry that fits counts, by whichever name the user has.
     let email = subject.email.take();
-    let (own, linked) = (name(&subject.local), email.as_ref().map(name));
     let (issuer, groups) = (subject.id.issuer.as_str(), subject.groups.as_slice());
-    let holder = |subject| Holder { subject, issuer, groups, scope };
-    for mapped in &accept.credentials {
-        if mapped.is_for(&holder(&own)) {
-            return Ok(subject);
-        }
-        if let (Some(linked), Some(email)) = (&linked, &email)
-            && mapped.is_for(&holder(linked))
-        {
-            return Ok(Subject { local: email.clone(), ..subject });
-        }
+    let place = |user: &LocalSubject| {
+        let subject = &base64url(&user.key());
+        accept.credentials.place(&Holder { subject, issuer, groups, scope })
+    };
+    match (place(&subject.local), email.as_ref().and_then(place), email) {
+        (Some(own), linked, _) if linked.is_none_or(|linked| own <= linked) => Ok(subject),
+        (_, Some(_), Some(email)) => Ok(Subject { local: email, ..subject }),
+        _ => Err(denied),
     }
-    Err(denied)
-}
-
-fn name(subject: &LocalSubject) -> String {
-    base64url(&subject.key())
 }
 
 /// Requested ∩ granted ∩ offered, in the order of the grant. A grant without `scope` delegates the

@@ -427,7 +427,8 @@ fn the_newline_at_the_end_of_a_secret_is_not_part_of_it() {
     let config = parse(&config);
 
     let jagway_core::config::Kind::Accept(accept) = &config.resources[0].kind else { panic!() };
-    let Credential::Header(_, value) = &accept.credentials[0].credential else { panic!() };
+    let first = accept.credentials.iter().next().unwrap();
+    let Credential::Header(_, value) = &first.credential else { panic!() };
     assert_eq!(value.expose(), "secret");
 }
 

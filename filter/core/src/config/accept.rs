@@ -4,6 +4,7 @@ use super::{Client, Mcp, Party};
 use crate::authorization_details::Types;
 use crate::http::Url;
 use crate::secret::Secret;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// How a resource that knows nothing of EMA is fronted.
@@ -22,8 +23,8 @@ pub struct Accept {
     pub allowed_origins: Vec<String>,
     /// The authorization details it understands (RFC 9396).
     pub authorization_details: Types,
-    /// Credentials of the backend, and whom each is for: the first that fits counts.
-    pub credentials: Vec<MappedCredential>,
+    /// Credentials of the backend, and whom each is for.
+    pub credentials: Credentials,
     /// Header that tells the backend who calls.
     pub identity_header: Option<IdentityHeader>,
     /// What is looked at in calls; `None`: bodies are not looked at.
@@ -62,6 +63,46 @@ impl Accept {
             Whom::Group(of, name) => of == issuer && name == group,
             _ => false,
         })
+    }
+}
+
+/// Credentials of the backend, and whom each is for: the first that fits counts.
+pub struct Credentials {
+    all: Vec<MappedCredential>,
+    /// Where those for one user are; there may be as many as users.
+    subjects: BTreeMap<String, usize>,
+    /// Where the others are, in order.
+    others: Vec<usize>,
+}
+
+impl Credentials {
+    /// In this order.
+    pub fn new(all: Vec<MappedCredential>) -> Self {
+        let (mut subjects, mut others) = (BTreeMap::new(), Vec::new());
+        for (index, mapped) in all.iter().enumerate() {
+            match &mapped.whom {
+                Whom::Subject(name) => drop(subjects.entry(name.clone()).or_insert(index)),
+                _ => others.push(index),
+            }
+        }
+        Self { all, subjects, others }
+    }
+
+    /// The place of the first that is for this holder.
+    pub fn place(&self, holder: &Holder<'_>) -> Option<usize> {
+        let is_for = |place: &usize| self.all.get(*place).is_some_and(|one| one.is_for(holder));
+        let other = self.others.iter().copied().find(is_for);
+        self.subjects.get(holder.subject).copied().into_iter().chain(other).min()
+    }
+
+    /// The first that is for this holder.
+    pub fn first(&self, holder: &Holder<'_>) -> Option<&Credential> {
+        self.all.get(self.place(holder)?).map(|mapped| &mapped.credential)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &MappedCredential> {
+        self.all.iter()
     }
 }
 
@@ -146,7 +187,7 @@ pub struct Holder<'a> {
 
 impl MappedCredential {
     /// Whether it is for this holder.
-    pub fn is_for(&self, holder: &Holder<'_>) -> bool {
+    fn is_for(&self, holder: &Holder<'_>) -> bool {
         match &self.whom {
             Whom::Anyone => true,
             Whom::Subject(name) => name == holder.subject,

@@ -3,7 +3,9 @@
 use super::build::Reading;
 use super::fields::{Result, authentication, fail, scopes};
 use super::mcp::mcp;
-use super::{Accept, Binding, IdentityProvider, Kind, Resource, authorization_details, raw};
+use super::{
+    Accept, Binding, Credentials, IdentityProvider, Kind, Resource, authorization_details, raw,
+};
 use crate::call;
 use crate::http::Url;
 use crate::names;
@@ -83,7 +85,7 @@ impl Reading<'_> {
                 raw::Binding::Certificate => Binding::Certificate,
             }),
             authorization_details: authorization_details::types(path, &raw.authorization_details)?,
-            credentials: self.credentials(path, raw, providers)?,
+            credentials: Credentials::new(self.credentials(path, raw, providers)?),
             identity_header: match &raw.identity_header {
                 None => None,
                 Some(raw) => Some(self.identity_header(path, raw, resource)?),
