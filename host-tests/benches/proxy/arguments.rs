@@ -35,13 +35,13 @@ impl Arguments {
         }
         let (rounds, slices, first, cold) = match has("--quick") {
             true => (2, 2, 0.5, 100),
-            false => (9, 4, 2.0, 200),
+            false => (9, 12, 2.0, 200),
         };
         let plan = Plan {
             first: Duration::from_secs_f64(first),
-            warm_up: Duration::from_secs_f64(0.1),
+            warm_up: Duration::from_secs_f64(0.05),
             at_first: 0,
-            window: Duration::from_secs_f64(0.3),
+            window: Duration::from_secs_f64(0.1),
         };
         Ok(Self { letters, hold: has("--hold"), rounds, slices, plan, cold })
     }

@@ -38,8 +38,11 @@ pub const GRANTS: &str = "h_rs256_basic";
 /// The memory of one more worker.
 pub const WORKER: &str = "k_worker";
 
-const RATIOS: [(&str, &str, &str); 12] = [
+const RATIOS: [(&str, &str, &str); 14] = [
     ("d_over_b", "d_warm_accept", "b_one_header"),
+    // How much of it is that there is a wasm filter at all.
+    ("d_over_no_filter", "d_warm_accept", "a_no_filter"),
+    ("b_over_no_filter", "b_one_header", "a_no_filter"),
     // Of the two algorithms the one that `jwt_authn` is faster with: which key an issuer has is not the user's choice.
     ("d_over_jwt_authn", "d_warm_accept", "c_jwt_authn_rs256"),
     ("d_over_jwt_authn_es256", "d_warm_accept", "c_jwt_authn_es256"),

@@ -21,6 +21,9 @@ const SHORTEST: Duration = Duration::from_millis(250);
 /// Without an answer for so many seconds, there will be none. Each counts for itself: a virtual machine that stood still
 /// finds that minutes have passed, and the answer waiting.
 const PATIENCE: usize = 20;
+/// So many answers are enough. A window of fewer lasts longer, up to [`LONGEST`].
+const ENOUGH: usize = 500;
+const LONGEST: Duration = Duration::from_millis(300);
 /// The machine stood still if a window took so much longer than it should.
 const LATE: Duration = Duration::from_millis(500);
 
@@ -114,7 +117,7 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Nor are so many answers.
     pub at_first: usize,
-    /// Measured; less if there are no more credentials.
+    /// Measured; less if there are no more credentials, more if there are few answers.
     pub window: Duration,
 }
 
@@ -180,6 +183,12 @@ pub async fn measure(
     run.go_to(Phase::Window);
     let (began, used, here) = (Instant::now(), target.process.used(), Process::this().used());
     run.lasts(plan.window).await;
+    while run.latencies.borrow().len() < ENOUGH
+        && began.elapsed() < LONGEST
+        && run.phase.get() != Phase::Over
+    {
+        run.lasts(Duration::from_millis(10)).await;
+    }
     let elapsed = began.elapsed();
     run.go_to(Phase::Over);
     let (used, here) =
