@@ -26,7 +26,7 @@ struct Allowed {
 const ALLOWED: &[Allowed] = &[
     Allowed {
         journey: "accept, warm",
-        instructions: 33_600,
+        instructions: 32_400,
         calls: &[
             ("proxy_get_current_time_nanoseconds", 1),
             ("proxy_get_header_map_pairs", 2),
@@ -49,7 +49,7 @@ const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         journey: "upgrade, warm",
-        instructions: 49_800,
+        instructions: 44_600,
         calls: &[
             ("proxy_get_buffer_bytes", 1),
             ("proxy_get_current_time_nanoseconds", 1),

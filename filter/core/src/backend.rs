@@ -60,8 +60,7 @@ pub async fn swap(
     let (mut swapped, backend) = configured(accept, token)?;
     if let Some(backend) = backend {
         let fetched = fetched(ctx, site, server, backend, token).await?;
-        let value = Secret::new(format!("Bearer {}", fetched.1.access_token.expose()));
-        swapped.set.push(("authorization".to_owned(), value));
+        swapped.set.push(("authorization".to_owned(), fetched.1.bearer()));
         swapped.token = Some((fetched.0, fetched.1.made_at));
     }
     if let Some(header) = &accept.identity_header {
@@ -140,6 +139,7 @@ fn identity_header(
         refresh_at: usable_until,
         usable_until,
         proof_key: Default::default(),
+        bearer: Default::default(),
     };
     site.keep_token(key, made).access_token.clone()
 }

@@ -89,8 +89,8 @@ fn below<'a>(upgrade: &Upgrade, path: &'a str) -> Option<&'a str> {
 /// Whether a request for `upgrade` with this head may be sent once more: one whose answer has an end.
 /// The answer to a GET for events has none, and would be read to the end before the client sees any of it.
 pub fn is_kept(upgrade: &Upgrade, headers: &Headers) -> bool {
-    let events =
-        |value: &[u8]| value.to_ascii_lowercase().windows(12).any(|at| at == b"event-stream");
+    let is_events = |at: &[u8]| at.eq_ignore_ascii_case(b"event-stream");
+    let events = |value: &[u8]| value.windows(12).any(is_events);
     let (path, _) = split(headers.text(":path").unwrap_or_default());
     below(upgrade, path).is_some()
         && !headers.has("upgrade")

@@ -76,9 +76,17 @@ pub struct Token {
     pub usable_until: u64,
     /// The key it is bound to, once it was needed.
     pub proof_key: OnceCell<Option<ProofKey>>,
+    /// What [`Token::bearer`] says, once it was needed.
+    pub bearer: OnceCell<Secret>,
 }
 
 impl Token {
+    /// The value of `Authorization` that it is sent in as a bearer token (RFC 6750 §2.1).
+    pub fn bearer(&self) -> Secret {
+        let make = || Secret::new(format!("Bearer {}", self.access_token.expose()));
+        self.bearer.get_or_init(make).clone()
+    }
+
     /// The key it is bound to, which `make` makes.
     pub fn proof_key(&self, make: impl FnOnce() -> Option<ProofKey>) -> Option<&ProofKey> {
         self.proof_key.get_or_init(make).as_ref()

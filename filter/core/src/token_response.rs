@@ -106,6 +106,7 @@ pub fn token(value: &Shared) -> Option<Token> {
         refresh_at: value.refresh_at,
         usable_until: value.usable_until,
         proof_key: OnceCell::new(),
+        bearer: OnceCell::new(),
     })
 }
 

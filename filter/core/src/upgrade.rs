@@ -131,7 +131,7 @@ pub fn at_hand(
     if token.bound {
         return None;
     }
-    let set = vec![bearer(&token)];
+    let set = vec![("authorization".to_owned(), token.bearer())];
     let (upgrade, scope, key) = (upgrade.clone(), upgrade.scope.clone(), caller.key);
     let sent = Sent { upgrade, caller, scope, key, token, request_id: request.id() };
     Some(swapped(request, sent, set))
@@ -177,12 +177,6 @@ fn passed(upgrade: &Upgrade, request: &Request) -> Edits {
     Edits { remove, set: Vec::new() }
 }
 
-/// The header field that carries `token` (RFC 6750 §2.1).
-fn bearer(token: &Token) -> (String, Secret) {
-    let value = Secret::new(format!("Bearer {}", token.access_token.expose()));
-    ("authorization".to_owned(), value)
-}
-
 /// The header fields that carry `token`, for a request with `headers`.
 pub fn credential(
     ctx: &Ctx,
@@ -196,7 +190,7 @@ pub fn credential(
     let field = |name: &str, value: String| (name.to_owned(), Secret::new(value));
     let key = token.bound.then(|| token.proof_key(|| proof_key(site, upgrade, known)));
     let Some(key) = key.flatten() else {
-        return vec![bearer(token)];
+        return vec![("authorization".to_owned(), token.bearer())];
     };
     let method = headers.text(":method").unwrap_or_default();
     let path = headers.text(":path").unwrap_or_default().split('?').next().unwrap_or_default();

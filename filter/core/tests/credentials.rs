@@ -112,6 +112,16 @@ fn the_first_entry_that_fits_the_verified_token_counts() {
     let credential = |claims| sent(&config, claims).map(|sent| sent["authorization"].clone());
 
     assert_eq!(credential(json!({})).unwrap(), "Bearer idp-secret");
+    let mut turned = config.clone();
+    turned["resources"][0]["accept"]["credentials"].as_array_mut().unwrap().reverse();
+    let first_of_both = sent(&turned, json!({ "groups": ["admins"] })).unwrap();
+    assert_eq!(
+        first_of_both["authorization"], "Bearer bot-refresh-token",
+        "by scope, before alice"
+    );
+    turned["resources"][0]["accept"]["credentials"].as_array_mut().unwrap().remove(0);
+    let first_of_both = sent(&turned, json!({ "groups": ["admins"] })).unwrap();
+    assert_eq!(first_of_both["authorization"], "Bearer as-secret", "by group, before alice");
     let admin = json!({ "sub": "bob", "groups": ["staff", "admins"] });
     assert_eq!(credential(admin).unwrap(), "Bearer as-secret");
     assert_eq!(credential(json!({ "sub": "bob" })).unwrap(), "Bearer bot-refresh-token");
