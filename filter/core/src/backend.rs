@@ -60,7 +60,7 @@ pub async fn swap(
     let (mut swapped, backend) = configured(accept, token)?;
     if let Some(backend) = backend {
         let fetched = fetched(ctx, site, server, backend, token).await?;
-        swapped.set.push(("authorization".to_owned(), fetched.1.bearer()));
+        swapped.set.push(("authorization".to_owned(), fetched.1.sent.clone()));
         swapped.token = Some((fetched.0, fetched.1.made_at));
     }
     if let Some(header) = &accept.identity_header {
@@ -86,7 +86,7 @@ pub fn at_hand(
         let Some(kept) = site.token(&identity_key(resource, header, token), now) else {
             return Ok(None);
         };
-        swapped.set.push((header.name.clone(), kept.access_token.clone()));
+        swapped.set.push((header.name.clone(), kept.sent.clone()));
     }
     Ok(Some(swapped))
 }
@@ -128,20 +128,20 @@ fn identity_header(
     let key = identity_key(resource, header, token);
     let now = ctx.now();
     if let Some(kept) = site.token(&key, now) {
-        return kept.access_token.clone();
+        return kept.sent.clone();
     }
-    let access_token = identity(ctx, server, &header.audience, token);
+    let sent = identity(ctx, server, &header.audience, token);
     let usable_until = now.saturating_add(IDENTITY_LIFETIME / 2);
     let made = Token {
-        access_token,
+        sent,
+        begins: 0,
         bound: false,
         made_at: now,
         refresh_at: usable_until,
         usable_until,
         proof_key: Default::default(),
-        bearer: Default::default(),
     };
-    site.keep_token(key, made).access_token.clone()
+    site.keep_token(key, made).sent.clone()
 }
 
 /// What such a JWT is kept under.

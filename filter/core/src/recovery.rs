@@ -107,7 +107,7 @@ pub async fn again(
             ask_resource_anew(&ctx, &sent).await;
             let (known, scope) = (&sent.caller.known, &sent.scope);
             let token = upgrade::token(&ctx, &site, &sent.upgrade, known, scope, sent.key).await?;
-            if token.access_token.expose() == sent.token.access_token.expose() {
+            if token.access_token() == sent.token.access_token() {
                 return Ok(Verdict::Pass);
             }
             token

@@ -64,8 +64,10 @@ pub enum Note {
 /// An access token that we got for use elsewhere.
 #[derive(Debug)]
 pub struct Token {
-    /// The token.
-    pub access_token: Secret,
+    /// The value of the header field that it is sent in: a scheme (RFC 9110 §11.4), if it needs one, and the token.
+    pub sent: Secret,
+    /// Where in it the token begins.
+    pub begins: usize,
     /// Whether it is bound to our key (RFC 9449), and not a bearer token.
     pub bound: bool,
     /// When it was got. All in seconds since the epoch.
@@ -76,15 +78,12 @@ pub struct Token {
     pub usable_until: u64,
     /// The key it is bound to, once it was needed.
     pub proof_key: OnceCell<Option<ProofKey>>,
-    /// What [`Token::bearer`] says, once it was needed.
-    pub bearer: OnceCell<Secret>,
 }
 
 impl Token {
-    /// The value of `Authorization` that it is sent in as a bearer token (RFC 6750 §2.1).
-    pub fn bearer(&self) -> Secret {
-        let make = || Secret::new(format!("Bearer {}", self.access_token.expose()));
-        self.bearer.get_or_init(make).clone()
+    /// The token itself.
+    pub fn access_token(&self) -> &str {
+        self.sent.expose().get(self.begins..).unwrap_or_default()
     }
 
     /// The key it is bound to, which `make` makes.

@@ -273,7 +273,7 @@ fn entitled(
         return Err(denied);
     }
     // Only groups that decide anything here go into the token.
-    subject.groups.retain(|group| accept.asks_for_group(&subject.id.issuer, group));
+    subject.groups.retain(|group| accept.credentials.ask_for_group(&subject.id.issuer, group));
     // The first entry that fits counts, by whichever name the user has.
     let email = subject.email.take();
     let (issuer, groups) = (subject.id.issuer.as_str(), subject.groups.as_slice());

@@ -98,15 +98,17 @@ pub fn wider(upgrade: &Upgrade, asked: &str, granted: Option<&str>) -> Option<St
 /// The token in a shared value.
 pub fn token(value: &Shared) -> Option<Token> {
     let text = core::str::from_utf8(&value.data).ok()?;
-    let bound = text.strip_prefix(BOUND);
+    let bound = text.starts_with(BOUND);
+    let scheme = if bound { BOUND } else { BEARER };
+    text.strip_prefix(scheme)?;
     Some(Token {
-        access_token: Secret::new(bound.or(text.strip_prefix(BEARER))?),
-        bound: bound.is_some(),
+        sent: Secret::new(text),
+        begins: scheme.len(),
+        bound,
         made_at: value.made_at,
         refresh_at: value.refresh_at,
         usable_until: value.usable_until,
         proof_key: OnceCell::new(),
-        bearer: OnceCell::new(),
     })
 }
 

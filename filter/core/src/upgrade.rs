@@ -131,7 +131,7 @@ pub fn at_hand(
     if token.bound {
         return None;
     }
-    let set = vec![("authorization".to_owned(), token.bearer())];
+    let set = vec![("authorization".to_owned(), token.sent.clone())];
     let (upgrade, scope, key) = (upgrade.clone(), upgrade.scope.clone(), caller.key);
     let sent = Sent { upgrade, caller, scope, key, token, request_id: request.id() };
     Some(swapped(request, sent, set))
@@ -186,11 +186,10 @@ pub fn credential(
     token: &Token,
     headers: &Headers,
 ) -> Vec<(String, Secret)> {
-    let text = token.access_token.expose();
-    let field = |name: &str, value: String| (name.to_owned(), Secret::new(value));
+    let authorization = ("authorization".to_owned(), token.sent.clone());
     let key = token.bound.then(|| token.proof_key(|| proof_key(site, upgrade, known)));
     let Some(key) = key.flatten() else {
-        return vec![("authorization".to_owned(), token.bearer())];
+        return vec![authorization];
     };
     let method = headers.text(":method").unwrap_or_default();
     let path = headers.text(":path").unwrap_or_default().split('?').next().unwrap_or_default();
@@ -204,8 +203,9 @@ pub fn credential(
     };
     let uri = uri.as_ref().unwrap_or(&upgrade.resource);
     let nonce = site.nonce(&upgrade.way);
-    let proof = key.proof(method, uri, ctx.now(), &ctx.random(), Some(text), nonce.as_deref());
-    vec![field("authorization", format!("DPoP {text}")), field("dpop", proof)]
+    let text = Some(token.access_token());
+    let proof = key.proof(method, uri, ctx.now(), &ctx.random(), text, nonce.as_deref());
+    vec![authorization, ("dpop".to_owned(), Secret::new(proof))]
 }
 
 /// Our key for one caller of one resource: the same in every worker, and nowhere else.

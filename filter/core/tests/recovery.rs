@@ -206,7 +206,7 @@ fn a_refused_request_is_sent_once_more_as_it_was_with_a_new_token() {
         ("dpop", "theirs"),
     ];
     let after = world.forward("POST", "/mcp?x=y", &head);
-    let first = after.sent.as_ref().unwrap().token.access_token.expose().to_owned();
+    let first = after.sent.as_ref().unwrap().token.access_token().to_owned();
 
     let edits = world.answers(&after, &fields(&INVALID), KEPT);
 
@@ -307,7 +307,7 @@ fn the_token_is_dropped_though_the_request_cannot_be_sent_once_more() {
 
     world.answers(&after, &fields(&INVALID), None);
 
-    let first = after.sent.as_ref().unwrap().token.access_token.expose();
+    let first = after.sent.as_ref().unwrap().token.access_token();
     assert_ne!(world.bot_token(), format!("Bearer {first}"));
 }
 
@@ -412,7 +412,7 @@ fn scope_that_is_missing_is_asked_for_once_and_remembered_for_the_caller() {
 #[test]
 fn scope_that_cannot_be_had_leaves_the_servers_own_answer() {
     let (mut world, after) = forwarded(&stepping());
-    let first = after.sent.as_ref().unwrap().token.access_token.expose().to_owned();
+    let first = after.sent.as_ref().unwrap().token.access_token().to_owned();
     world.servers.once("exchange", 400, &[], json!({ "error": "invalid_scope" }));
 
     let edits = world.answers(&after, &wants("stock.write"), KEPT);
@@ -465,7 +465,7 @@ fn wants_nonce(nonce: &str) -> Headers {
 #[test]
 fn a_nonce_that_is_missing_comes_with_the_same_token_and_another_proof() {
     let (mut world, after) = forwarded(&bound());
-    let token = after.sent.as_ref().unwrap().token.access_token.expose().to_owned();
+    let token = after.sent.as_ref().unwrap().token.access_token().to_owned();
     let first = world.went.text("dpop").unwrap().to_owned();
 
     world.answers(&after, &wants_nonce("n-1"), KEPT);

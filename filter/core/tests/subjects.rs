@@ -165,6 +165,10 @@ fn an_address_links_a_user_where_issuer_and_domain_may() {
     let alice = redeem(&before_others, json!({ "email": "Alice@acme.example" })).unwrap();
     let anybody = redeem(&before_others, json!({})).unwrap();
     assert_ne!(alice, anybody, "the first entry that fits, by whichever name");
+    let entries = &mut before_others["resources"][0]["accept"]["credentials"];
+    entries.as_array_mut().unwrap().remove(0);
+    let alice = redeem(&before_others, json!({ "email": "Alice@acme.example" })).unwrap();
+    assert_eq!(alice, anybody, "by its own name, where that fits as well");
     assert_eq!(linked(json!({ "email": ["Alice@acme.example"] })), Err("claim_type".to_owned()));
     assert_eq!(
         linked(json!({ "email": "Alice@acme.example", "email_verified": "true" })),

@@ -4,7 +4,7 @@ use super::{Client, Mcp, Party};
 use crate::authorization_details::Types;
 use crate::http::Url;
 use crate::secret::Secret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How a resource that knows nothing of EMA is fronted.
@@ -56,16 +56,6 @@ pub enum Binding {
     Certificate,
 }
 
-impl Accept {
-    /// Whether membership in `group` of `issuer` decides which credential a user gets.
-    pub fn asks_for_group(&self, issuer: &str, group: &str) -> bool {
-        self.credentials.iter().any(|mapped| match &mapped.whom {
-            Whom::Group(of, name) => of == issuer && name == group,
-            _ => false,
-        })
-    }
-}
-
 /// Credentials of the backend, and whom each is for: the first that fits counts.
 pub struct Credentials {
     all: Vec<MappedCredential>,
@@ -73,19 +63,25 @@ pub struct Credentials {
     subjects: BTreeMap<String, usize>,
     /// Where the others are, in order.
     others: Vec<usize>,
+    /// By issuer, the groups that any is for.
+    groups: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Credentials {
     /// In this order.
     pub fn new(all: Vec<MappedCredential>) -> Self {
         let (mut subjects, mut others) = (BTreeMap::new(), Vec::new());
+        let mut groups = BTreeMap::<_, BTreeSet<_>>::new();
         for (index, mapped) in all.iter().enumerate() {
+            if let Whom::Group(issuer, group) = &mapped.whom {
+                groups.entry(issuer.clone()).or_default().insert(group.clone());
+            }
             match &mapped.whom {
                 Whom::Subject(name) => drop(subjects.entry(name.clone()).or_insert(index)),
                 _ => others.push(index),
             }
         }
-        Self { all, subjects, others }
+        Self { all, subjects, others, groups }
     }
 
     /// The place of the first that is for this holder.
@@ -98,6 +94,11 @@ impl Credentials {
     /// The first that is for this holder.
     pub fn first(&self, holder: &Holder<'_>) -> Option<&Credential> {
         self.all.get(self.place(holder)?).map(|mapped| &mapped.credential)
+    }
+
+    /// Whether membership in `group` of `issuer` decides which of them a user gets.
+    pub fn ask_for_group(&self, issuer: &str, group: &str) -> bool {
+        self.groups.get(issuer).is_some_and(|groups| groups.contains(group))
     }
 
     /// All of them.
