@@ -38,7 +38,7 @@ pub const GRANTS: &str = "h_rs256_basic";
 /// The memory of one more worker.
 pub const WORKER: &str = "k_worker";
 
-const RATIOS: [(&str, &str, &str); 14] = [
+const RATIOS: [(&str, &str, &str); 15] = [
     ("d_over_b", "d_warm_accept", "b_one_header"),
     // How much of it is that there is a wasm filter at all.
     ("d_over_no_filter", "d_warm_accept", "a_no_filter"),
@@ -49,6 +49,7 @@ const RATIOS: [(&str, &str, &str); 14] = [
     ("d_over_jwt_authn_cached", "d_warm_accept", "c_jwt_authn_cached"),
     // The very same tokens.
     ("e_over_jwt_authn", "e_new_tokens", "c_jwt_authn_es256"),
+    ("e_after_revocation_over_jwt_authn", "e_after_revocation", "c_jwt_authn_es256"),
     ("e_over_jwt_authn_rs256", "e_new_tokens", "c_jwt_authn_rs256"),
     ("f_over_b", "f_warm_upgrade", "b_one_header"),
     ("g_1k_over_no_filter", "g_1k", "g_1k_no_filter"),

@@ -55,7 +55,10 @@ pub async fn rows(scene: &Scene, arguments: &Arguments) -> Vec<Row> {
     }
     if arguments.want("e") {
         let target = scene.accept_gateway(&scene.plain_accept()).await;
-        rows.push(requests("e_new_tokens", &target, Supply::New(new)));
+        rows.push(requests("e_new_tokens", &target, Supply::New(new.clone())));
+        let target = scene.accept_gateway(&scene.plain_accept()).await;
+        scene.revoke(&target, &(scene.access_tokens(&scene.jagway_key))()).await;
+        rows.push(requests("e_after_revocation", &target, Supply::New(new)));
     }
     if arguments.want("g") {
         rows.extend(calls(scene, &one).await);

@@ -53,10 +53,25 @@ pub fn row(name: &str, target: &Rc<Target>, pool: Rc<Pool>, around: Box<Around>)
 /// What stands around an ID-JAG in a token request with HTTP Basic (RFC 6749 section 2.3.1). Id and secret are made of
 /// characters that nothing is done to.
 pub fn around_basic(host: String, secret: &str) -> impl Fn(usize) -> (Vec<u8>, Vec<u8>) + 'static {
-    let line =
-        format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{CLIENT}:{secret}")));
+    let line = basic(secret);
     // The Python SDK wants `client_id` in the form even beside HTTP Basic; all get the same.
     move |length| grant(&host, &line, &format!("client_id={CLIENT}"), length)
+}
+
+/// The header line in which the client proves itself by its secret.
+fn basic(secret: &str) -> String {
+    format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{CLIENT}:{secret}")))
+}
+
+/// The request that revokes `token` (RFC 7009 §2.1).
+pub fn revocation(host: &str, secret: &str, token: &str) -> Vec<u8> {
+    let form = format!("token={token}");
+    let head = format!(
+        "POST /revoke HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        basic(secret),
+        form.len()
+    );
+    (head + &form).into_bytes()
 }
 
 /// What stands around an ID-JAG of this length, or what begins with one, in a token request with these header lines and

@@ -17,7 +17,7 @@ use crate::wire;
 /// How many connections there are.
 pub const CONNECTIONS: usize = 16;
 /// A shorter window tells nothing.
-const SHORTEST: Duration = Duration::from_millis(250);
+const SHORTEST: Duration = Duration::from_millis(80);
 /// Without an answer for so many seconds, there will be none. Each counts for itself: a virtual machine that stood still
 /// finds that minutes have passed, and the answer waiting.
 const PATIENCE: usize = 20;

@@ -113,7 +113,7 @@ impl Row {
             Supply::Same(_) => self.next = sample.next,
             // Were there too few, three times as many will do, or three times as many as these.
             Supply::New(pool) if sample.flaw.is_some() => pool.want(sample.next * 3),
-            Supply::New(pool) => pool.want(sample.next + sample.next / 5),
+            Supply::New(pool) => pool.used(sample.next),
         }
         Ok(sample)
     }

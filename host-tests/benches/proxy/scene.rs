@@ -127,6 +127,14 @@ impl Scene {
         gateway::start(&setup).await
     }
 
+    /// Has Jagway at `target` revoke `token` of its own (RFC 7009).
+    pub async fn revoke(&self, target: &Target, token: &str) {
+        let request = grants::revocation(HOST, &self.secret, token);
+        let mut connection = Connection::open(target.address).await.unwrap();
+        let revoked = connection.ask(&request, &Expected::Body([].into())).await;
+        revoked.unwrap_or_else(|why| panic!("{why}\n{}", target.last_words()));
+    }
+
     /// What the filter's VM sees of the environment.
     fn accept_env(&self) -> [(&'static str, String); 2] {
         [("SIGNING_KEY", self.jagway_key.pem()), ("SERVER_KEY", self.server_key.clone())]

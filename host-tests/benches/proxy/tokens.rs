@@ -127,6 +127,12 @@ impl Pool {
         self.batch.borrow().clone()
     }
 
+    /// Somebody used so many in a slice. Neighbours of the machine may have taken two fifths of it, and the next may be
+    /// quiet.
+    pub fn used(&self, count: usize) {
+        self.want(count + count * 2 / 3);
+    }
+
     /// Somebody will use so many in a slice.
     pub fn want(&self, count: usize) {
         match &self.make {

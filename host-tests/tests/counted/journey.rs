@@ -80,20 +80,31 @@ impl Journey {
         counts
     }
 
-    /// A grant: the access token, and what it cost.
-    pub fn grant(&mut self, jti: usize) -> (String, Counts) {
+    /// A form of the client's that is answered with 200: by what, and what it cost.
+    fn post(&mut self, path: &str, form: &[u8]) -> (Vec<u8>, Counts) {
         let head = [
             (":method", "POST"),
             (":authority", "mcp.acme.example"),
-            (":path", "/token"),
+            (":path", path),
             ("content-type", "application/x-www-form-urlencoded"),
             ("authorization", "Basic Y2xhdWRlOnMzY3JldA=="),
         ];
-        let assertion = id_jag(&format!("grant-{jti:04}"));
-        let (end, counts) = self.request(&[&head, &CLIENT[1..]].concat(), &grant(&assertion));
+        let (end, counts) = self.request(&[&head, &CLIENT[1..]].concat(), form);
         let End::Replied(200, body) = end else { panic!("{end:?} {:?}", self.worker.log()) };
+        (body, counts)
+    }
+
+    /// A grant: the access token, and what it cost.
+    pub fn grant(&mut self, jti: usize) -> (String, Counts) {
+        let assertion = id_jag(&format!("grant-{jti:04}"));
+        let (body, counts) = self.post("/token", &grant(&assertion));
         let answer: Value = serde_json::from_slice(&body).unwrap();
         (answer["access_token"].as_str().unwrap().to_owned(), counts)
+    }
+
+    /// A token is revoked by its client.
+    pub fn revoke(&mut self, token: &str) {
+        self.post("/revoke", format!("token={token}").as_bytes());
     }
 }
 
