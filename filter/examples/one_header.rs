@@ -1,6 +1,6 @@
 //! A wasm filter that reads one request header and lets everything pass: what any wasm filter costs in Envoy, at least.
 //!
-//! The benchmarks hold Jagway against it. It is built as Jagway is: same SDK, same profile.
+//! The benchmarks hold Jagway against it. It is built with the SDK, as most filters are, and in the same profile.
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
