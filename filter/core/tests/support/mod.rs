@@ -4,6 +4,7 @@
 
 pub mod assertions;
 pub mod hosts;
+pub mod revocation;
 pub mod servers;
 
 use jagway_core::config::Config;
