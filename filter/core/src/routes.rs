@@ -77,8 +77,7 @@ fn is_escaped_for_nothing(rest: &str) -> bool {
 
 /// The metadata of a resource that is the server's behind. It is public: no credential goes along.
 fn metadata_behind(host: &Host, request: &Request) -> Result<Route, Error> {
-    let presented: Vec<String> = host.presented.iter().cloned().collect();
-    let remove = credential_headers(request, &presented);
+    let remove = credential_headers(request, &host.presented);
     match request.method() {
         "GET" | "HEAD" => Ok(Route::Unjudged(Edits { remove, set: Vec::new() })),
         _ => Err(Error::MethodNotAllowed("GET, HEAD")),

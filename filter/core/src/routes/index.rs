@@ -6,7 +6,7 @@ use crate::metadata;
 use crate::names;
 use crate::reply::Reply;
 use crate::revocation_endpoints::{self, Endpoint};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The hosts that something is configured at.
@@ -28,7 +28,7 @@ pub(super) struct Host {
     /// Length of the longest of those paths.
     longest: usize,
     /// Header fields that callers of upgraded resources here present credentials in.
-    pub(super) presented: BTreeSet<String>,
+    pub(super) presented: Vec<String>,
 }
 
 /// What a path alone is for.
@@ -146,7 +146,11 @@ impl Index {
         let root = names::WELL_KNOWN_PROTECTED_RESOURCE;
         let well_known = upgrade.url.with_well_known(root);
         self.at(&upgrade.url, |host| {
-            host.presented.extend(upgrade.presented.iter().cloned());
+            for name in &upgrade.presented {
+                if !host.presented.contains(name) {
+                    host.presented.push(name.clone());
+                }
+            }
             if upgrade.passes_ema_clients && !host.is_guarded {
                 host.fix(root, || Fixed::MetadataBehind);
                 host.fix(well_known.path(), || Fixed::MetadataBehind);
